@@ -6,6 +6,7 @@ clock: if a restart reads the same page again, each row gets the same stamp.
 """
 
 import numpy as np
+import numpy.typing as npt
 
 from embeddings.core.eviction import PARTS
 from embeddings.core.positions import Ages, State
@@ -13,6 +14,8 @@ from embeddings.core.store import Store
 from embeddings.errors import TableInputError
 from embeddings.spec import TableSpec
 from embeddings.types import Floats
+
+STAMPED_AT_ONCE = 1 << 16
 
 
 def widen(spec: TableSpec, rows: Floats) -> Floats:
@@ -48,22 +51,44 @@ def adopt(spec: TableSpec, store: Store) -> None:
     slots = np.flatnonzero((store.in_use[:high] != 0) & (store.bits[:high, spec.age_column] == 0))
     if not len(slots):
         return
-    ages = store.ages
     seen = store.bits[slots, spec.seen_column].astype(np.int64)
-    first = ages[Ages.SEEN_TO] == 0
+    first = store.ages[Ages.SEEN_TO] == 0
     if first:
-        ages[Ages.SEEN_FROM], ages[Ages.SEEN_TO] = seen.min(), seen.max() + 1
+        begin_adoption(store, int(seen.min()), int(seen.max()))
+    for at in range(0, len(slots), STAMPED_AT_ONCE):
+        part = slots[at : at + STAMPED_AT_ONCE]
+        own = store.bits[part, spec.age_column : spec.seen_column + 2]
+        stamp(spec, store, own, counted=first)
+        store.bits[part, spec.age_column : spec.extra_column] = own[:, : spec.extra_column - spec.age_column]
+
+
+def begin_adoption(store: Store, seen_first: int, seen_last: int) -> None:
+    """Divide the range of last seen, Unix seconds, into generations that are older than all others."""
+    ages = store.ages
+    ages[Ages.SEEN_FROM], ages[Ages.SEEN_TO] = seen_first, seen_last + 1
+    ages[Ages.GENERATION], ages[Ages.FLOOR] = PARTS + 1, 1
+    ages[Ages.NEWEST] = seen_last
+
+
+def stamp(spec: TableSpec, store: Store, columns: npt.NDArray[np.uint32], *, counted: bool) -> None:
+    """Set stamp, and unknown uses, in columns of rows.
+
+    Args:
+        columns: (n, columns) uint32, of rows from the stamp to the count.
+        counted: also count these rows.
+    """
+    ages = store.ages
+    seen_at = spec.seen_column - spec.age_column
+    seen = columns[:, seen_at].astype(np.int64)
     part = (seen - ages[Ages.SEEN_FROM]) * PARTS // (ages[Ages.SEEN_TO] - ages[Ages.SEEN_FROM])
     stamps = 1 + np.clip(part, 0, PARTS - 1)
-    store.bits[slots, spec.age_column] = stamps
-    uses = np.zeros(len(slots), dtype=np.int64)
+    columns[:, 0] = stamps
+    uses = np.zeros(len(columns), dtype=np.int64)
     if spec.evict == "least_frequent":
-        uses = store.bits[slots, spec.age_column + 1].astype(np.int64)  # 0 unless they are known
-        uses = np.where(uses > 0, uses, np.maximum(store.bits[slots, spec.seen_column + 1], 1))
-        store.bits[slots, spec.age_column + 1] = uses
-    if first:
-        ages[Ages.GENERATION], ages[Ages.FLOOR] = PARTS + 1, 1
-        ages[Ages.NEWEST] = ages[Ages.SEEN_TO] - 1
+        uses = columns[:, 1].astype(np.int64)  # 0 unless they are known
+        uses = np.where(uses > 0, uses, np.maximum(columns[:, seen_at + 1], 1))
+        columns[:, 1] = uses
+    if counted:
         np.maximum.at(store.age_times, stamps, seen)
         np.add.at(store.held, (np.minimum(uses, store.held.shape[0] - 1), stamps), 1)
-        ages[Ages.HELD] += len(slots)
+        ages[Ages.HELD] += len(columns)

@@ -1,8 +1,10 @@
 """Rows that leave memory for the disk and come back: they remain counted, and no delta lists them."""
 
+import numpy as np
 from numba import njit
 
 from embeddings.core.index import ask, remove
+from embeddings.core.lifetimes import advance, count_in
 from embeddings.core.positions import State
 from embeddings.core.slots import release, take_slot
 from embeddings.core.store import AHEAD
@@ -51,3 +53,13 @@ def leave_memory(store, slots):
         remove(buckets, state, slot_key[slot], slot)
         release(in_use, free, state, slot)
     state[State.RESTING] += n
+
+
+@njit(cache=True, nogil=True)
+def count_seen(store, rules, seen):
+    """Count rows by last seen (n,) uint32, of a table with a TTL and no eviction, that are not in memory."""
+    alive = borrow(store.alive)
+    ages = borrow(store.ages)
+    for i in range(seen.shape[0]):
+        advance(alive, ages, np.int64(seen[i]), rules)
+        count_in(alive, ages, seen[i], rules)

@@ -7,12 +7,15 @@ it held before, and after a crash the change begins anew.
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
+import numpy as np
+
 from embeddings.errors import SnapshotError
 from embeddings.rest.entries import ROW, RowEntries, RowSource
+from embeddings.rest.limits import KeptLimits
 from embeddings.rest.snapshot import RestingSnapshot
 from embeddings.rest.stored import CLOCK, DELTA, LINE, META, StoredRest
 from embeddings.save.delta import apply
-from embeddings.save.entries import Sink, Source, read_meta
+from embeddings.save.entries import GONE, Sink, Source, put_deleted, read_meta
 from embeddings.save.snapshot import TableSnapshot
 from embeddings.table.table import PAGE_ROWS
 
@@ -59,6 +62,7 @@ def let_rest(
             commit(lambda sink: table.leave(table.put_oldest(sink)))
 
     old.restore(store, relieve)
+    snapshot.gone = old.gone
     touched, _, _ = table.take_changes(cursor)
     table.note_changed(touched)
 
@@ -89,24 +93,33 @@ def hold_whole(
     if meta.spec.width != table.spec.width:
         raise stored.wrong("it was saved with another dim, optimizer, extra or evict")
     table.make_room(meta.rows)
+    limits = KeptLimits(table.spec, table.arrays, table.rules)
+    limits.kept = meta.limits
+    gone = [stored.gone()]
     entries = RowEntries(store, prefix, table.spec.width, f"{where}: table {table.spec.name!r}")
     after, last = None, False
     while not last:
         keys, rows, last = entries.page(after, PAGE_ROWS)
         if len(keys):
             after = int(keys[-1])
-            table.load(keys, rows)
+            passed = limits.passed(rows)
+            table.load(keys[~passed], rows[~passed])
+            gone.append(keys[passed])
     table.filter.restore_lines(*stored.lines())
     for seq in range(meta.first, meta.seq + 1):
         for piece in stored.delta(seq).pieces:
             apply(table, piece)
+    unsaid = np.concatenate(gone)
+    unsaid = unsaid[~table.has(unsaid)]
 
     def write(sink: Sink) -> None:
         for key, _ in store.scan(prefix + DELTA):
             sink.delete(key)
         snapshot.save(sink)
-        sink.delete(prefix + META)
-        sink.delete(prefix + CLOCK)
+        snapshot.gone = unsaid
+        for kind in (META, CLOCK, GONE):
+            sink.delete(prefix + kind)
+        put_deleted(sink, prefix, unsaid)
 
     commit(write)
     for kind in (ROW, LINE):

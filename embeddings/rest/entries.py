@@ -9,8 +9,10 @@ import numpy as np
 from embeddings.core.positions import State
 from embeddings.core.store import OWN_COLUMNS, Store
 from embeddings.errors import SnapshotError
+from embeddings.kernels import contents
 from embeddings.save.entries import Sink
-from embeddings.types import Floats, Keys
+from embeddings.spec import Rules
+from embeddings.types import Floats, Keys, Slots
 
 ROW = b"row/"
 KEY_BYTES = 8
@@ -106,6 +108,12 @@ class RowEntries:
                 "dim, optimizer or extra, or is damaged"
             )
         return np.frombuffer(bytearray().join(values), dtype=np.float32).reshape(len(values), self._width)
+
+
+def existing(store: Store, rules: Rules, keys: Keys, rows: Floats, now: int) -> Slots:
+    """Which of some rows (n, W) exist at `now` by a table's clock: their numbers (m,), ascending."""
+    found = np.empty(len(keys) + 2, dtype=np.int64)
+    return found[: contents.live(as_store(store, keys, rows), rules, np.int64(now), found)]
 
 
 def as_store(store: Store, keys: Keys, rows: Floats) -> Store:

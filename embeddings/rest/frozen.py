@@ -5,8 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from embeddings.kernels import contents
-from embeddings.rest.entries import RowEntries, View, ViewedSource, as_store
+from embeddings.rest.entries import RowEntries, View, ViewedSource, existing
 from embeddings.rest.stored import RestMeta, StoredRest
 from embeddings.rest.table import RestingTable
 from embeddings.save.delta import numbers
@@ -99,6 +98,5 @@ class FrozenRows:
         return np.where(self._newer[at] == keys, self._delta[at], np.uint32(0))
 
     def _there(self, keys: Keys, rows: Floats, now: int) -> tuple[Keys, Floats]:
-        slots = np.empty(len(keys) + 2, dtype=np.int64)
-        slots = slots[: contents.live(as_store(self._store, keys, rows), self._rules, np.int64(now), slots)]
-        return keys[slots], rows[slots]
+        there = existing(self._store, self._rules, keys, rows, now)
+        return keys[there], rows[there]

@@ -5,6 +5,7 @@
     PREFIX line/ number(4)                  a line of the admission filter
     PREFIX clock                            counts of rows by last seen, of a table with a TTL and no eviction
     PREFIX delta/ seq(8) part(4)            changes, in order, newer than the entries above
+    PREFIX gone                             keys whose deletion the next save reports, see `put_deleted`
 
 A save writes the changes as a delta, as `embeddings/save/snapshot.py` does, since that costs least for rows
 that change with every save. The oldest deltas are dropped when their rows are more than a quarter of
@@ -28,7 +29,7 @@ from embeddings.rest.frozen import FrozenRows
 from embeddings.rest.stored import CLOCK, META, RestMeta, StoredRest, delta_key, line_key
 from embeddings.rest.table import RestingTable
 from embeddings.save.delta import Changes, apply, drain, numbers, pieces
-from embeddings.save.entries import FORMAT_VERSION, Page, Sink, encode_entry
+from embeddings.save.entries import FORMAT_VERSION, GONE, Page, Sink, encode_entry
 from embeddings.save.snapshot import LAYOUT, PAGE_BYTES, other_layout
 from embeddings.types import Keys, Lines
 from ground.sealed import seal
@@ -76,6 +77,7 @@ class RestingSnapshot:
         self._line_latest = np.zeros(table.filter.lines, dtype=np.uint32)  # delta of each line's last change
         self._made = 0  # rows that the table had made at the last save
         self._renew = False
+        self.gone = np.zeros(0, dtype=np.uint64)  # keys that the next save reports as deleted
         table.rest_in(source, prefix, where)
 
     @property
@@ -108,6 +110,10 @@ class RestingSnapshot:
         table.sweep(SWEPT_MIN + SWEPT_PER_ROW * (made - self._made))
         self._made = made
         changes = drain(table, self._cursor)
+        if len(self.gone):
+            changes = changes.with_deleted(self.gone)
+            sink.delete(self._prefix + GONE)
+            self.gone = self.gone[:0]
         table.put_gone(sink)
         if changes:
             self._meta.seq += 1
@@ -173,6 +179,7 @@ class RestingSnapshot:
             raise self._stored.wrong(f"its description says {meta.rows} rows, its log has {table.in_memory}")
         table.restore_counts(meta.rows, meta.limits)
         table.take_changes(self._cursor)
+        self.gone = self._stored.gone()
         self._meta = meta
         meta.spec = table.spec
         return True

@@ -8,7 +8,7 @@ import numpy as np
 from embeddings.errors import SnapshotError
 from embeddings.rest.entries import RowSource
 from embeddings.save.delta import Piece
-from embeddings.save.entries import FORMAT_VERSION, decode_page
+from embeddings.save.entries import FORMAT_VERSION, GONE, decode_deleted, decode_page
 from embeddings.spec import TableSpec
 from embeddings.types import Keys, Lines
 from ground.sealed import unseal
@@ -78,6 +78,10 @@ class StoredRest:
             return b"" if data is None else bytes(unseal(data))
         except ValueError as error:
             raise self.wrong(f"its counts cannot be read: {error}") from None
+
+    def gone(self) -> Keys:
+        """The keys (n,) whose deletion is still to be reported."""
+        return decode_deleted(self._get(GONE), self._where)
 
     def delta(self, seq: int) -> StoredDelta:
         """One delta."""

@@ -19,7 +19,7 @@ from embeddings.core.memory import reserve
 from embeddings.core.positions import State
 from embeddings.errors import TableError
 from embeddings.kernels import contents, expiry, resting
-from embeddings.rest.entries import RowEntries, RowSource, as_store, put_entries
+from embeddings.rest.entries import RowEntries, RowSource, as_store, existing, put_entries
 from embeddings.rest.limits import KeptLimits
 from embeddings.rest.recency import Recency
 from embeddings.save.entries import Sink
@@ -225,9 +225,7 @@ class RestingTable(Table):
         yield from super().pages(now)
         rules = self._bare if now is None else self._rules
         for keys, rows in self.resting_pages():
-            view = as_store(self._store, keys, rows)
-            slots = np.empty(len(keys) + 2, dtype=np.int64)
-            kept = slots[: contents.live(view, rules, np.int64(now or 0), slots)]
+            kept = existing(self._store, rules, keys, rows, now or 0)
             yield keys[kept], rows[kept]
 
     def pages_in_memory(self) -> Iterator[tuple[Keys, Floats]]:
@@ -247,8 +245,8 @@ class RestingTable(Table):
             total += int(contents.digest(as_store(self._store, keys, rows), self._rules, np.int64(now)))
         return total & ((1 << 64) - 1)
 
-    def resting_pages(self) -> Iterator[tuple[Keys, Floats]]:
-        """Keys and rows of the rows at rest that no limit has passed, a page at a time."""
+    def resting_pages(self, *, passed: bool = False) -> Iterator[tuple[Keys, Floats]]:
+        """Keys and rows of the rows at rest, a page at a time; `passed`: also those that a limit passed."""
         after: int | None = None
         last = self._entries is None or self.at_rest <= 0
         while not last:
@@ -256,7 +254,9 @@ class RestingTable(Table):
             keys, rows, last = self._entries.page(after, PAGE_ROWS)
             if len(keys):
                 after = int(keys[-1])
-            mine = self._rest_now(keys) & ~self.limits.passed(rows)
+            mine = self._rest_now(keys)
+            if not passed:
+                mine &= ~self.limits.passed(rows)
             yield keys[mine], rows[mine]
 
     # --- rows leave ---

@@ -59,7 +59,8 @@ def deal(
     for new, froms in zip(news, sources, strict=True):
         if new.spec.evict != "none":
             adopt(new.spec, new.arrays)
-        _fill_filter(new, [olds[number].arrays.filter_lines for number in froms])
+        fill_filter(new, [olds[number].arrays.filter_lines for number in froms])
+        new.filter.forget(new.items()[0])
     return [np.concatenate(found) for found in gone]
 
 
@@ -69,14 +70,13 @@ def _unstamped(table: Table, rows: Floats) -> Floats:
     return rows
 
 
-def _fill_filter(table: Table, filters: Sequence[Keys]) -> None:
-    """Give a table, which holds its rows, the counters of some filters (lines, 8)."""
+def fill_filter(table: Table, filters: Sequence[Keys]) -> None:
+    """Give a table the counters of some filters (lines, 8). The caller forgets those of ids with a row."""
     if table.spec.admit_share < 1.0:  # one line, with the number of draws
         words = np.max(np.stack(filters), axis=0)
         table.filter.restore_lines(np.arange(len(words), dtype=np.uint32), words)
     elif table.spec.admit_after > 1:
         table.filter.restore_lines(*_latest(filters))
-        table.filter.forget(table.items()[0])
 
 
 def _latest(filters: Sequence[Keys]) -> tuple[npt.NDArray[np.uint32], Keys]:

@@ -21,6 +21,7 @@ from embeddings.errors import DeltaError, DeltaGapError, TableInputError
 from embeddings.table.cursor import Cursor
 from embeddings.table.table import Table
 from embeddings.types import Floats, Keys, Lines
+from ground.distinct import distinct
 from ground.sealed import seal, unseal
 
 DELTA_VERSION = 1
@@ -71,6 +72,10 @@ class Changes(NamedTuple):
     def __bool__(self) -> bool:
         """Whether there is any change."""
         return bool(len(self.deleted) or len(self.keys) or len(self.lines))
+
+    def with_deleted(self, keys: Keys) -> Changes:
+        """The same changes, and further keys (n,) as deleted."""
+        return self._replace(deleted=distinct(np.concatenate([self.deleted, keys])))
 
     def whole(self, name: str) -> Piece:
         """All changes as one piece."""

@@ -14,6 +14,8 @@ from embeddings.spec import TableSpec
 from embeddings.types import Keys
 from ground.sealed import seal, unseal
 
+GONE = b"gone"
+
 FORMAT_VERSION = 1
 """Written into `meta`. A reader accepts all versions up to its own, and refuses later ones."""
 
@@ -101,13 +103,18 @@ def decode_page(value: bytes) -> Page:
     return _page_decoder.decode(unseal(value))
 
 
-def read_gone(source: Source, key: bytes, where: str) -> Keys:
-    """The keys (n,) of an entry of sealed keys; none where it does not exist.
+def put_deleted(sink: Sink, prefix: bytes, keys: Keys) -> None:
+    """Let the first save after a restore of a table return keys (n,) as deleted, which have no row then."""
+    if len(keys):
+        sink.put(prefix + GONE, seal(keys.tobytes()))
+
+
+def decode_deleted(value: bytes | None, where: str) -> Keys:
+    """The keys (n,) that `put_deleted` has put; none where there is no such entry.
 
     Raises:
         SnapshotError: it is damaged.
     """
-    value = source.get(key)
     try:
         return np.frombuffer(b"" if value is None else unseal(value), dtype=np.uint64)
     except ValueError as error:

@@ -8,7 +8,7 @@ whole table; and a restore reads a base and the deltas since its first page.
     PREFIX meta                             the description; written with every change, in the same commit
     PREFIX base/ generation(8) page(4)      rows of consecutive slots, or lines of the admission filter
     PREFIX delta/ seq(8) part(4)            changes, in order  (the character after / is 0)
-    PREFIX gone                             keys whose deletion the next save reports, see `put_gone`
+    PREFIX gone                             keys whose deletion the next save reports, see `put_deleted`
 
 Numbers in keys are big-endian; every value is sealed MessagePack. The pages of a base are written at
 different times. The deltas since the first page make them consistent: each contains the rows that were
@@ -31,20 +31,18 @@ from embeddings.errors import SnapshotError, TableError
 from embeddings.save.delta import Changes, Piece, apply, drain, pieces, raw
 from embeddings.save.entries import (
     FORMAT_VERSION,
+    GONE,
     Page,
     RangeSink,
     Sink,
     SnapshotMeta,
     Source,
+    decode_deleted,
     encode_entry,
-    read_gone,
     read_meta,
 )
 from embeddings.save.reading import PageKey, PageReader
 from embeddings.table.table import Table
-from embeddings.types import Keys
-from ground.distinct import distinct
-from ground.sealed import seal
 
 PAGE_BYTES = 4 << 20
 """Size of a page; a larger delta is cut into parts of this size."""
@@ -143,8 +141,8 @@ class TableSnapshot:
         """
         changes = drain(self.table, self._cursor)
         if len(self.gone):
-            changes = changes._replace(deleted=distinct(np.concatenate([changes.deleted, self.gone])))
-            sink.delete(self._key(b"gone"))
+            changes = changes.with_deleted(self.gone)
+            sink.delete(self._key(GONE))
             self.gone = self.gone[:0]
         meta = self._meta
         if changes:
@@ -168,11 +166,6 @@ class TableSnapshot:
                 self._finish(sink)
         self._put_meta(sink)
         return changes
-
-    def put_gone(self, sink: Sink, keys: Keys) -> None:
-        """Let the first `save` after a restore return keys (n,) as deleted, which have no row then."""
-        if len(keys):
-            sink.put(self._key(b"gone"), seal(keys.tobytes()))
 
     def rest(self, sink: Sink) -> None:
         """Nothing rests; see `RestingSnapshot`."""
@@ -261,7 +254,7 @@ class TableSnapshot:
         if len(table) != meta.rows:
             raise self._wrong(f"its description says {meta.rows} rows, but {len(table)} were found")
         table.take_changes(self._cursor)
-        self.gone = read_gone(source, self._key(b"gone"), f"{self._where}: table {table.spec.name!r}")
+        self.gone = decode_deleted(source.get(self._key(GONE)), f"{self._where}: table {table.spec.name!r}")
         if table.spec.evict != "none":
             adopt(table.spec, table.arrays)
         self._deltas = deltas

@@ -283,8 +283,8 @@ def main() -> int:
     parser.add_argument("--recoveries", type=Path, help="add each recovery of the shards, a line of JSON")
     parser.add_argument("--keep", type=Path, help="keep log, states and what the roles said there")
     arguments = parser.parse_args()
-    if arguments.known and (arguments.targets or arguments.reshard):
-        parser.error("--known goes with neither --targets nor --reshard: rows on disk do not move")
+    if arguments.known and arguments.targets:
+        parser.error("--known does not go with --targets")
     folder = arguments.keep or Path(tempfile.mkdtemp(prefix="freshet-chaos-"))
     folder.mkdir(parents=True, exist_ok=True)
     warm_up()

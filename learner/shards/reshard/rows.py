@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from embeddings import Table
+from embeddings.rest.dealing import NewPart, deal_rest
 from embeddings.save.dealing import deal
 from learner.shards.owners import Keys, Owners
 from learner.shards.shard import Shard
@@ -25,6 +26,23 @@ def deal_table(olds: Sequence[Table], news: Sequence[Table], clock: float) -> li
     """
     before, after = Owners(len(olds)), Owners(len(news))
     return deal(olds, news, int(clock), after.of, after.sources(before))
+
+
+def deal_resting_table(olds: Sequence[Table], news: Sequence[NewPart], clock: float) -> list[int]:
+    """Write the parts of one table that new shards own, whose rows rest, from those that old shards owned.
+
+    Args:
+        olds, news: by rank; `news` are empty.
+        clock: the trainers', event time in Unix seconds.
+
+    Returns:
+        How many rows each new shard has.
+
+    Raises:
+        TableError: a part gets more rows than it has room for.
+    """
+    before, after = Owners(len(olds)), Owners(len(news))
+    return deal_rest(olds, news, int(clock), after.of, after.sources(before))
 
 
 def take_over(olds: Sequence[Shard], news: Sequence[Shard]) -> None:

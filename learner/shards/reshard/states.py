@@ -3,6 +3,9 @@
 All old states are brought to the last update that all of them have, and what of it is unsent is sent. Then
 the new states are written beside them. They count from one rename on (`learner.shards.reshard.folders`).
 
+A table keeps the form that it has. If its rows rest, they go from disk to disk a page at a time; what
+`memory_rows` says now counts from the next start of a learner on.
+
 One process has no turns: N or M may be 1. Its state has the same entries under the same names.
 """
 
@@ -16,6 +19,10 @@ import msgspec
 import numpy as np
 
 from embeddings import Table, TableSpec
+from embeddings.rest.dealing import new_part
+from embeddings.rest.snapshot import RestingSnapshot
+from embeddings.rest.table import RestingTable
+from embeddings.save.entries import put_deleted
 from embeddings.save.snapshot import TableSnapshot
 from ground.clock import SYSTEM_CLOCK, Clock
 from learner.entities.saved import PREFIX as ENTITIES
@@ -32,10 +39,10 @@ from learner.shards.live.kept import read_meta
 from learner.shards.live.meeting import ROLE, ShardFolder, Standing, check_log, common_update, gone_back
 from learner.shards.live.session import check_shardable, shard_fingerprint
 from learner.shards.live.watch import check_partitions
-from learner.shards.owners import Owners
+from learner.shards.owners import Keys, Owners
 from learner.shards.owning import owned_spec
 from learner.shards.reshard.folders import WHOLE, WRITING, place_folder, state_folder
-from learner.shards.reshard.rows import deal_table
+from learner.shards.reshard.rows import deal_resting_table, deal_table
 from learner.shards.reshard.stretches import past_of
 from learner.shards.working import WorkingModel
 from learner.train.waiting import PendingRows
@@ -45,6 +52,8 @@ from stream.log.base import EXAMPLES, UPDATES, Log
 from stream.state.disk import ROCKS_DISK, Disk
 from stream.state.repeats import producers_prefix
 from stream.state.role_state import Commit, RoleState
+
+_Keeper = TableSnapshot | RestingSnapshot
 
 NOTHING_LEARNED = (
     "learned nothing yet: set the new number, and start the learner once with `freshet learn --anew`, by "
@@ -84,11 +93,6 @@ def reshard(
     """
     partitions = log.partitions(EXAMPLES)
     check_shardable(learning)
-    if learning.rest:
-        raise ShardError(
-            "rows that rest on disk cannot move to other shards: start the learner once without memory_rows "
-            "and pairs_memory_rows, stop it, reshard, and set them again"
-        )
     check_partitions(after, partitions)
     with ExitStack() as held:
         if before > 1:
@@ -129,7 +133,7 @@ def reshard(
 def open_one(folder: Path, learning: Learning, clock: Clock, disk: Disk) -> RoleState:
     """The state of a learner in one process; raises as `RoleState` does."""
     made = fingerprint(learning.features, learning.settings, learning.targets)
-    return RoleState(folder, "learner", made, True, clock, disk)
+    return RoleState(folder, "learner", made, True, clock, disk, learning.rest)
 
 
 def _open(
@@ -150,7 +154,7 @@ def _open(
         _check_one(state, read_meta(state, clock))
         return [state]
     wheres = [
-        ShardFolder(place, shard_fingerprint(learning, rank, shards), disk)
+        ShardFolder(place, shard_fingerprint(learning, rank, shards), disk, learning.rest)
         for rank, place in enumerate(places)
     ]
     states = []
@@ -219,7 +223,7 @@ def _make(folder: Path, learning: Learning, shards: int, rank: int, clock: Clock
     if shards == 1:
         return open_one(folder, learning, clock, disk)
     made = shard_fingerprint(learning, rank, shards)
-    return RoleState(state_folder(folder, shards, rank), ROLE, made, True, clock, disk)
+    return RoleState(state_folder(folder, shards, rank), ROLE, made, True, clock, disk, learning.rest)
 
 
 def _deal(
@@ -230,25 +234,55 @@ def _deal(
     rows = [0] * len(news)
     for name, spec in model.specs.items():
         before = [_read(state, name, owned_spec(spec, len(olds))) for state in olds]
-        after = [Table(owned_spec(spec, len(news))) for _ in news]
-        gone = deal_table([one.table for one in before], after, clock)
-        unsaid = np.concatenate([one.gone for one in before])
-        whose = Owners(len(news)).of(unsaid)
-        for rank, (state, table) in enumerate(zip(news, after, strict=True)):
-            pages = _Pages(state)
-            keeper = TableSnapshot(table, prefix_of(name))
-            keeper.save_base(pages, pages.write)
-            keeper.save_whole(pages)
-            keeper.put_gone(pages, np.concatenate([gone[rank], unsaid[whose == rank]]))
-            pages.write()
-            rows[rank] += len(table)
+        made = owned_spec(spec, len(news))
+        if any(isinstance(keeper, RestingSnapshot) for keeper in before):
+            counts = _deal_rest(before, news, name, made, clock)
+        else:
+            counts = _deal_whole(before, news, name, made, clock)
+        rows = [all_of_it + count for all_of_it, count in zip(rows, counts, strict=True)]
     return rows
 
 
-def _read(state: RoleState, name: str, spec: TableSpec) -> TableSnapshot:
-    keeper = TableSnapshot(Table(spec), prefix_of(name), f"state {state.path}")
+def _deal_whole(
+    before: Sequence[_Keeper], news: Sequence[RoleState], name: str, spec: TableSpec, clock: float
+) -> list[int]:
+    after = [Table(spec) for _ in news]
+    gone = deal_table([keeper.table for keeper in before], after, clock)
+    for state, table, mine, unsaid in zip(news, after, gone, _unsaid(before, len(news)), strict=True):
+        pages = _Pages(state)
+        keeper = TableSnapshot(table, prefix_of(name))
+        keeper.save_base(pages, pages.write)
+        keeper.save_whole(pages)
+        put_deleted(pages, prefix_of(name), np.concatenate([mine, unsaid]))
+        pages.write()
+    return [len(table) for table in after]
+
+
+def _deal_rest(
+    before: Sequence[_Keeper], news: Sequence[RoleState], name: str, spec: TableSpec, clock: float
+) -> list[int]:
+    parts = [new_part(spec, prefix_of(name), _Pages(state)) for state in news]
+    for part, unsaid in zip(parts, _unsaid(before, len(news)), strict=True):
+        put_deleted(part.sink, part.prefix, unsaid)
+    return deal_resting_table([keeper.table for keeper in before], parts, clock)
+
+
+def _unsaid(before: Sequence[_Keeper], shards: int) -> list[Keys]:
+    """The keys that each of so many shards still has to report as deleted."""
+    keys = np.concatenate([keeper.gone for keeper in before])
+    whose = Owners(shards).of(keys)
+    return [keys[whose == rank] for rank in range(shards)]
+
+
+def _read(state: RoleState, name: str, spec: TableSpec) -> _Keeper:
+    """A table of a state, in the form that it has there; of rows that rest only the newest are in memory."""
+    prefix, where = prefix_of(name), f"state {state.path}"
+    resting = RestingSnapshot(RestingTable(spec, spec.rows_max), state, prefix, where)
+    if resting.restore():
+        return resting
+    keeper = TableSnapshot(Table(spec), prefix, where)
     if not keeper.restore(state):
-        raise StateError(f"state {state.path}: it holds no table {name!r}; restore it from a copy")
+        raise StateError(f"{where}: it holds no table {name!r}; restore it from a copy")
     return keeper
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from embeddings import Table, TableError, TableSpec
 from embeddings.core.positions import Ages
 from embeddings.save.dealing import deal
+from embeddings.save.entries import put_deleted
 from embeddings.save.snapshot import TableSnapshot
 
 Keys = npt.NDArray[np.uint64]
@@ -106,7 +107,7 @@ def test_rows_that_have_expired_are_named_until_a_save_has_reported_them() -> No
     store = Store()
     kept = TableSnapshot(new, b"t/")
     kept.save(store)
-    kept.put_gone(store, gone)
+    put_deleted(store, b"t/", gone)
     for reported in (list(range(6)), []):
         again = TableSnapshot(Table(spec), b"t/")
         assert again.restore(store)

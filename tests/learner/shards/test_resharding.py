@@ -118,8 +118,9 @@ def held(live: LiveShards, shards: int, folder: Path = FOLDER) -> list[object]:
     found: list[object] = []
     for rank in range(shards):
         with RoleState(state_folder(folder, shards, rank), "shard", None, disk=live.disk) as state:
-            shard = Shard(rank, Owners(shards), live.features, live.settings)
-            kept = KeptShard(shard, live.settings, state, SYSTEM_CLOCK, None)  # type: ignore[arg-type]
+            learning = live.learning()
+            shard = Shard(rank, Owners(shards), learning.features, learning.settings)
+            kept = KeptShard(shard, learning.settings, state, SYSTEM_CLOCK, None)  # type: ignore[arg-type]
             offsets = [state.offset(EXAMPLES, p) for p in range(PARTITIONS)]
             meta = msgspec.structs.replace(kept.meta, record_seq=0)
             found.append((shard.digests(), shard.arrays(), offsets, meta, kept.metrics.summary()))
@@ -131,20 +132,30 @@ def rows_of(live: LiveShards) -> list[dict[int, bytes]]:
     found: list[dict[int, bytes]] = [{} for _ in live.kept[0].shard.tables]
     for rank in range(live.shards):
         with RoleState(live.folder(rank), "shard", None, disk=live.disk) as state:
-            shard = Shard(rank, Owners(live.shards), live.features, live.settings)
-            KeptShard(shard, live.settings, state, SYSTEM_CLOCK, None)  # type: ignore[arg-type]
+            learning = live.learning()
+            shard = Shard(rank, Owners(live.shards), learning.features, learning.settings)
+            KeptShard(shard, learning.settings, state, SYSTEM_CLOCK, None)  # type: ignore[arg-type]
             for rows, owned in zip(found, shard.tables, strict=True):
-                keys = owned.table.items()[0]
-                assert (shard.owners.of(keys) == rank).all()
-                columns = np.delete(owned.table.export(keys)[0], owned.table.spec.age_column, axis=1)
-                rows |= {int(key): row.tobytes() for key, row in zip(keys, columns, strict=True)}
+                for keys, page in owned.table.pages():
+                    assert (shard.owners.of(keys) == rank).all()
+                    columns = np.delete(page, owned.table.spec.age_column, axis=1)
+                    rows |= {int(key): row.tobytes() for key, row in zip(keys, columns, strict=True)}
     return found
 
 
-@pytest.fixture(scope="module")
-def learned() -> LiveShards:
+def rows_at_rest(live: LiveShards) -> list[int]:
+    """By shard, of all its tables together."""
+    found = []
+    for rank in range(live.shards):
+        with RoleState(live.folder(rank), "shard", None, disk=live.disk) as state:
+            found.append(sum(b"/row/" in key for key, _ in state.scan(b"table/")))
+    return found
+
+
+@pytest.fixture(scope="module", params=[None, 5], ids=["whole", "resting"])
+def learned(request: pytest.FixtureRequest) -> LiveShards:
     """Two shards that have learned, one of which has something of the last update unsent."""
-    live = LiveShards(filled_log(EXAMPLES_OF), 2)
+    live = LiveShards(filled_log(EXAMPLES_OF), 2, resting=request.param)
     assert not live.attempt(Ending(1, "append updates", 3))
     return live
 
@@ -162,15 +173,23 @@ class Ending:
 
 
 @pytest.mark.parametrize(
-    ("step", "features"), [("append updates", KEPT), pytest.param("write", FEATURES, marks=pytest.mark.long)]
+    ("step", "features", "resting"),
+    [
+        ("append updates", KEPT, None),
+        ("append updates", KEPT, 24),
+        pytest.param("write", FEATURES, None, marks=pytest.mark.long),
+        pytest.param("write", FEATURES, 24, marks=pytest.mark.long),
+    ],
 )
 def test_shards_go_on_as_more_and_as_fewer_and_a_replay_follows_them(
-    step: str, features: dict[str, FeatureSpec]
+    step: str, features: dict[str, FeatureSpec], resting: int | None
 ) -> None:
-    live = LiveShards(filled_log(EXAMPLES_OF[:40]), 2, features)
+    live = LiveShards(filled_log(EXAMPLES_OF[:40]), 2, features, resting=resting)
     assert not live.attempt(Ending(0, step, 4)), "something is unsent, or not at all shards"
     for more, to in ((40, 3), (65, 2)):
         live.reshard(to)
+        if resting is not None:
+            assert min(rows_at_rest(live)) > 0
         append_examples(live.log, EXAMPLES_OF[more : more + 25], more)
         learn_all(live)
     check_shards(live, REQUESTS)
@@ -289,8 +308,9 @@ def learn_in_one(live: LiveShards, requests: int) -> None:
         Succession(live.log, member, folders, learning, Callbacks(lambda: None, at_work)).run(stop)
 
 
-def test_one_process_goes_on_as_shards_and_shards_as_one_process() -> None:
-    live = LiveShards(filled_log(EXAMPLES_OF[:37]), 1)
+@pytest.mark.parametrize("resting", [None, 24])
+def test_one_process_goes_on_as_shards_and_shards_as_one_process(resting: int | None) -> None:
+    live = LiveShards(filled_log(EXAMPLES_OF[:37]), 1, resting=resting)
     learn_in_one(live, 37)
     with pytest.raises(ShardError, match="has an incomplete group"):
         live.reshard(2)
@@ -307,21 +327,22 @@ def test_one_process_goes_on_as_shards_and_shards_as_one_process() -> None:
         state.close()
     rows = rows_of(live)
     live.reshard(1)
+    learning = live.learning()
     with RoleState(FOLDER, "learner", None, disk=live.disk) as state:
-        learner = Learner(live.features, live.settings, state)
-        keys = [table.items()[0] for table in learner.model.tables]
+        learner = Learner(learning.features, learning.settings, state)
         found = [
             {
                 int(key): np.delete(row, table.spec.age_column).tobytes()
-                for key, row in zip(mine, table.export(mine)[0], strict=True)
+                for keys, page in table.pages()
+                for key, row in zip(keys, page, strict=True)
             }
-            for mine, table in zip(keys, learner.model.tables, strict=True)
+            for table in learner.model.tables
         ]
         assert found == rows
     append_examples(live.log, EXAMPLES_OF[60:], 60)
     learn_in_one(live, REQUESTS)
     with RoleState(FOLDER, "learner", None, disk=live.disk) as state:
-        learner = Learner(live.features, live.settings, state)
+        learner = Learner(learning.features, learning.settings, state)
         follower = Follower(Model(live.features, live.settings))
         follower.start(live.log)
         while follower.poll(live.log):
@@ -332,9 +353,9 @@ def test_one_process_goes_on_as_shards_and_shards_as_one_process() -> None:
             "scored when they are learned"
         )
         for mine, theirs in zip(follower.model.tables, learner.model.tables, strict=True):
-            keys_there = theirs.items()[0]
-            assert len(mine) == len(keys_there)
-            assert (mine.export(keys_there)[0] == theirs.export_serving(keys_there)[0]).all()
+            keys, rows = (np.concatenate(parts) for parts in zip(*theirs.pages(), strict=True))
+            assert len(mine) == len(keys)
+            assert (mine.export(keys)[0] == theirs.served(rows)).all()
 
 
 def test_forgotten_ids_stay_refused_and_their_counts_stay_whole() -> None:
@@ -348,9 +369,3 @@ def test_forgotten_ids_stay_refused_and_their_counts_stay_whole() -> None:
     assert named and sum(kept.meta.refused for kept in live.kept.values()) >= len(named)
     assert sum(kept.meta.requests for kept in live.kept.values()) < REQUESTS
     assert sum(kept.meta.forgets for kept in live.kept.values()) == PARTITIONS
-
-
-def test_rows_that_rest_do_not_move() -> None:
-    live = LiveShards(filled_log([]), 2, resting=5)
-    with pytest.raises(ShardError, match=r"rows that rest on disk cannot move.* once without memory_rows"):
-        reshard(live.log, FOLDER, live.learning(), 2, 3)
