@@ -109,6 +109,8 @@ def learn(options: argparse.Namespace) -> dict:
             table.upsert(names_of(order[first : first + at_once]), int(1e9))
             commit()
         fill_s = time.perf_counter() - began
+        del order
+        filled_mb = (rss_bytes() - begun) / 1e6
         windows = []
         for window in range(WINDOWS):
             cpu_s = wall_s = commit_s = 0.0
@@ -137,6 +139,7 @@ def learn(options: argparse.Namespace) -> dict:
             "windows": windows,
             "published": published,
             "fill_s": fill_s,
+            "filled_rss_mb": filled_mb,
             "hash": learner.digest(),
             "rows": len(table),
             "in_memory": getattr(table, "in_memory", len(table)),
@@ -287,6 +290,11 @@ def main() -> None:
     print(
         f"a snapshot of {sent['mb']:.0f} MB with {sent['commits']} commits, the longest of "
         f"{sent['longest_commit_s']:.2f} s, and {sent['rss_more_mb']:.0f} MB more memory meanwhile"
+    )
+    most = max(resting["filled_rss_mb"], *(window["rss_mb"] for window in resting["windows"]))
+    print(
+        f"memory of the process above its start: {most:.0f} MB at most ({most / bytes_asked:.2f} times), "
+        f"{max(window['rss_mb'] for window in memory['windows']):.0f} MB all in memory"
     )
     for name in ("cpu_us", "wall_us", "rss_mb"):
         values = ", ".join(f"{window[name]:.0f}" for window in resting["windows"])

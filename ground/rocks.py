@@ -10,7 +10,15 @@ import re
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
-from rocksdict import BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, Options, Rdict
+from rocksdict import (
+    BlockBasedIndexType,
+    BlockBasedOptions,
+    Cache,
+    DBCompressionType,
+    DBRecoveryMode,
+    Options,
+    Rdict,
+)
 
 Kind = Literal["damaged", "full", "refused", "failing"]
 """What is wrong: corrupt data; no disk space; refused by the system for now; any other error."""
@@ -31,6 +39,10 @@ _HELPS: dict[int, tuple[Kind, str]] = {
     errno.EIO: ("failing", "the disk fails: replace it, or copy what can be read to another one"),
 }
 """What the operating system's errors mean for a database."""
+
+METADATA_BYTES = 4 << 10  # of a part of the index or of a filter
+INDEX_RESTART = 16
+"""Keys of an index after which one is written whole: those of rows begin alike, so the others need half."""
 
 _OS_CODE = re.compile(r"\(os error (\d+)\)")
 _STATUS = re.compile(r"([A-Z][a-zA-Z ]+): ")
@@ -104,7 +116,7 @@ def options(
     cache_bytes: int = 0,
     bloom: bool = False,
     compress: bool = True,
-    block_bytes: int | None = None,
+    rows: bool = False,
     torn_journal: Literal["tail", "point"] = "tail",
 ) -> Options:
     """The options of a Freshet database: paranoid checks, no statistics, a small info log.
@@ -115,7 +127,8 @@ def options(
         cache_bytes: size of the block cache; 0: no cache, for data that is read once.
         bloom: most look-ups are for keys that are not there.
         compress: files are compressed; learnt floats do not compress.
-        block_bytes: what one read takes from a file; None: RocksDB's default.
+        rows: most entries are rows of tables, many more than there is memory for. What leads to them, index
+            and filters, then lies in the block cache too; else it is in memory whole, 6 bytes for each row.
         torn_journal: how to recover the write-ahead log after a crash: tolerate a torn end ("tail"), or,
             where writes are not synced, recover up to the first inconsistent record ("point").
     """
@@ -136,8 +149,13 @@ def options(
     if not compress:
         found.set_compression_type(DBCompressionType.none())
     tables = BlockBasedOptions()
-    if block_bytes is not None:
-        tables.set_block_size(block_bytes)
+    if rows:
+        tables.set_index_type(BlockBasedIndexType.two_level_index_search())
+        tables.set_index_block_restart_interval(INDEX_RESTART)
+        tables.set_metadata_block_size(METADATA_BYTES)
+        tables.set_partition_filters(True)
+        tables.set_cache_index_and_filter_blocks(True)
+        tables.set_pin_top_level_index_and_filter(True)
     if bloom:
         tables.set_bloom_filter(10, False)
     if cache_bytes:

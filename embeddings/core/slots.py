@@ -82,3 +82,21 @@ def take_slot(buckets, path, slot_key, versions, in_use, free, state, key, usabl
     in_use[slot] = 1
     state[State.LIVE] += 1
     return slot
+
+
+@njit(cache=True, nogil=True)
+def rewind(free, state):
+    """Move the free slots to the beginning of their ring, if that costs no more than what was taken since.
+
+    Otherwise the ring would in time be written all around, and take memory for every slot of the table.
+    """
+    size = free.shape[0]
+    if state[State.FREE_HEAD] >= size:
+        state[State.FREE_HEAD] -= size
+        state[State.FREE_TAIL] -= size
+    head, tail = state[State.FREE_HEAD], state[State.FREE_TAIL]
+    if tail <= size and head >= tail - head:
+        for i in range(tail - head):
+            free[i] = free[head + i]
+        state[State.FREE_HEAD] = 0
+        state[State.FREE_TAIL] = tail - head

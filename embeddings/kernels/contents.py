@@ -4,6 +4,7 @@ import numpy as np
 from numba import njit
 
 from embeddings.core.positions import State
+from embeddings.core.slots import rewind
 from embeddings.core.store import OWN_COLUMNS
 from embeddings.kernels.expiry import exists
 from ground.kernels.intrinsics import borrow
@@ -16,7 +17,10 @@ _SHIFT_32 = np.uint64(32)
 
 @njit(cache=True, nogil=True)
 def drain(store, keys):
-    """Move the keys of rows written since the last drain into `keys` (TOUCHED,); returns how many."""
+    """Move the keys of rows written since the last drain into `keys` (TOUCHED,); returns how many.
+
+    No slot may be in use by a caller: the list of free slots is put in order.
+    """
     slot_key = borrow(store.slot_key)
     in_use = borrow(store.in_use)
     listed = borrow(store.listed)
@@ -30,6 +34,7 @@ def drain(store, keys):
             count += 1
         listed[slot >> 3] = 0  # this also clears the other seven bits; their slots are in `touched` too
     state[State.TOUCHED] = 0
+    rewind(borrow(store.free), state)
     return count
 
 

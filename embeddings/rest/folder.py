@@ -16,7 +16,6 @@ from ground import rocks
 
 WRITE_BUFFER_BYTES = 32 << 20
 CACHE_BYTES = 32 << 20
-BLOCK_BYTES = 1 << 10  # a read is of one row
 SWEPT = 1024
 """Entries on disk that each `relieve` checks."""
 
@@ -51,7 +50,7 @@ class RestFolder:
                 cache_bytes=CACHE_BYTES,
                 bloom=True,
                 compress=False,  # trained floats do not compress
-                block_bytes=BLOCK_BYTES,
+                rows=True,
             )
             self._db = Rdict(str(self.path), options)
         except Exception as error:

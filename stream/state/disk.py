@@ -21,7 +21,6 @@ BLOCK_CACHE_BYTES = 64 << 20
 WRITE_BUFFER_BYTES = 2 << 20  # of what a busy role writes in a second; 53 MB/s go through it
 
 ROWS_BUFFER_BYTES = 16 << 20  # of single rows in no order: small files would be merged over and over
-ROWS_BLOCK_BYTES = 1 << 10  # a read is of one row
 
 
 class Writes(Protocol):
@@ -165,7 +164,7 @@ class _RocksDatabase(Database):
             cache_bytes=BLOCK_CACHE_BYTES,
             bloom=True,  # most look-ups of a joiner are for requests never seen
             compress=not rows,
-            block_bytes=ROWS_BLOCK_BYTES if rows else None,
+            rows=rows,
             torn_journal="tail" if sync else "point",
         )
         self._db = Rdict(str(folder), options)
