@@ -1,6 +1,7 @@
 """Actions that wait for their impression: bounded, and kept in the state."""
 
 import heapq
+from collections import OrderedDict
 from typing import NamedTuple
 
 import msgspec
@@ -10,6 +11,8 @@ from stream.records.forgetting import Entity
 from stream.state.role_state import Commit, RoleState
 
 WAITING = b"match/waiting/"
+DUE_SPARE = 1_000
+"""So many moments of actions that wait no longer may be kept, or as many as actions wait."""
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -38,8 +41,8 @@ class Waiters:
     def __init__(self, state: RoleState, partition: int) -> None:
         """Those that the state has."""
         self._prefix = WAITING + partition.to_bytes(4, "big")
-        self._waiters: dict[int, Waiter] = {}
-        self._of_key: dict[bytes, list[int]] = {}
+        self._waiters: OrderedDict[int, Waiter] = OrderedDict()  # by offset: the oldest is first
+        self._of_key: dict[bytes, dict[int, None]] = {}
         self._due: list[tuple[float, int]] = []
         self._added: set[int] = set()
         self._removed: set[int] = set()
@@ -64,13 +67,16 @@ class Waiters:
         """An action waits no longer."""
         del self._waiters[waiter.offset]
         offsets = self._of_key[waiter.key]
-        offsets.remove(waiter.offset)
+        del offsets[waiter.offset]
         if not offsets:
             del self._of_key[waiter.key]
         if waiter.offset in self._added:
             self._added.remove(waiter.offset)
         else:
             self._removed.add(waiter.offset)
+        if len(self._due) > 2 * len(self._waiters) + DUE_SPARE:
+            self._due = [moment for moment in self._due if moment[1] in self._waiters]
+            heapq.heapify(self._due)
 
     def forget(self, entity: Entity) -> int:
         """Remove the actions of an entity's ids, and those that look for one of them; returns how many."""
@@ -97,7 +103,7 @@ class Waiters:
 
     def oldest(self) -> Waiter:
         """The action that came first."""
-        return self._waiters[min(self._waiters)]
+        return next(iter(self._waiters.values()))
 
     def flush(self, commit: Commit) -> None:
         """Write what has changed into the commit."""
@@ -111,6 +117,6 @@ class Waiters:
 
     def _add(self, waiter: Waiter) -> None:
         self._waiters[waiter.offset] = waiter
-        self._of_key.setdefault(waiter.key, []).append(waiter.offset)
+        self._of_key.setdefault(waiter.key, {})[waiter.offset] = None
         first_s = waiter.settles_s if waiter.seeking.settle_s else waiter.ends_s
         heapq.heappush(self._due, (first_s, waiter.offset))

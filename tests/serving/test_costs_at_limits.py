@@ -3,8 +3,10 @@
 import asyncio
 import time
 from collections.abc import Callable
+from functools import cache
 from unittest import mock
 
+import numpy as np
 import pytest
 from costs import DEARER_MAX, dearer
 
@@ -16,6 +18,9 @@ from learner.features.spec import FeatureSpec
 from learner.model.model import Model
 from learner.settings import LearnerSettings
 from serving.app.writer import EventWriter
+from serving.nearest.catalogue import ItemCatalogue
+from serving.nearest.index import PUT_ITEMS
+from serving.nearest.settings import NearestSettings
 from serving.replica import observer as observer_module
 from serving.replica.answering import LiveModel
 from serving.replica.observer import BACKLOG_EVERY_S, Observer
@@ -23,7 +28,7 @@ from serving.replica.positions import Positions
 from serving.settings import ServerSettings
 from stream.log.base import EVENTS, EXAMPLES, Outgoing, Record
 from stream.log.testing import MemoryLog
-from stream.records.types import Action, Example, encode
+from stream.records.types import Action, Example, Features, encode
 from stream.run.contract import RunnerSettings
 from stream.state.repeats import Repeats
 
@@ -111,6 +116,43 @@ def backlog_cost(backlog_max: int) -> float:
     return took_s / steps
 
 
+@cache
+def full_catalogue(items_max: int) -> ItemCatalogue:
+    """A catalogue in which each place has an item."""
+    catalogue = ItemCatalogue({"item": FeatureSpec()}, "item", items_max)
+    show(catalogue, 0, items_max)
+    return catalogue
+
+
+def show(catalogue: ItemCatalogue, first: int, end: int) -> None:
+    """Note new items, with a row each in the model."""
+    there = np.ones(catalogue.items_max, dtype=bool)
+    for i in range(first, end, 50):
+        items: list[Features] = [{"item": j} for j in range(i, min(i + 50, end))]
+        catalogue.take(Example(f"r{i}", 1e9 + i, 1e9 + i, items, [0.0] * len(items)), lambda: there)
+
+
+def given_cost(items_max: int) -> float:
+    """Of an item that is given to the index, when all of them are."""
+    catalogue = full_catalogue(items_max)
+    catalogue.all_changed()
+    began = time.thread_time()
+    while len(catalogue.changed(PUT_ITEMS)):
+        pass
+    return (time.thread_time() - began) / items_max
+
+
+def items_cost(items_max: int) -> float:
+    """Of a new item in a full catalogue, for which others go."""
+    catalogue, steps = full_catalogue(items_max), items_max // 4
+    first = items_max + catalogue.evicted
+    before = catalogue.evicted
+    began = time.thread_time()
+    show(catalogue, first, first + steps)
+    assert catalogue.evicted - before > 0.7 * steps and len(catalogue) > 0.9 * items_max
+    return (time.thread_time() - began) / steps
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("cost", "limit"),
@@ -119,8 +161,10 @@ def backlog_cost(backlog_max: int) -> float:
         (marks_cost, ServerSettings().marks_max),
         (producers_cost, RunnerSettings().producers_max),
         (queue_cost, ServerSettings().log_queue_max),
+        (given_cost, NearestSettings().items_max),
+        (items_cost, NearestSettings().items_max),
     ],
-    ids=["backlog_max", "marks_max", "producers_max", "log_queue_max"],
+    ids=["backlog_max", "marks_max", "producers_max", "log_queue_max", "items_max given", "items_max"],
 )
 def test_step_at_a_limit_costs_about_what_one_below_it_does(cost: Callable[[int], float], limit: int) -> None:
     assert dearer(cost, limit) < DEARER_MAX

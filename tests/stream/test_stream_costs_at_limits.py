@@ -2,16 +2,24 @@
 
 import tempfile
 import time
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 from costs import DEARER_MAX, dearer
 
+from ground.clock import ManualClock
+from stream.ingest.matcher import Matcher
+from stream.ingest.records import Meeting, Seeking, Showing, key_of
+from stream.ingest.records import encode as encode_meeting
+from stream.ingest.waiting import Waiter, Waiters
 from stream.join.joiner import Joiner
 from stream.join.settings import JoinSettings
-from stream.log.base import EVENTS, Record
+from stream.log.base import EVENTS, MATCHES, Record
+from stream.log.testing import MemoryLog
 from stream.records.types import Impression, encode
+from stream.sources.settings import IngestSettings
 from stream.state.journal import Journal, JournalStretch
 from stream.state.role_state import RoleState
 
@@ -64,11 +72,86 @@ def pending_cost(pending_max: int) -> float:
         return took_s / steps
 
 
+class Matching:
+    """A matcher that takes records one by one, and commits after every fiftieth."""
+
+    def __init__(self, state: RoleState, settings: IngestSettings) -> None:
+        self.state = state
+        self.matcher = Matcher(MemoryLog(), state, settings, reach_s=1e6, clock=ManualClock(start_s=T))
+        self.taken = 0
+
+    def take(self, key: bytes, meetings: Iterable[Meeting]) -> float:
+        """Returns what one took, by processor time."""
+        values = [encode_meeting(meeting) for meeting in meetings]
+        began = time.thread_time()
+        for start in range(0, len(values), 50):
+            commit = self.state.begin()
+            for value in values[start : start + 50]:
+                self.matcher.handle([Record(MATCHES, 0, self.taken, key, value)], commit)
+                self.taken += 1
+            self.matcher.flush(commit)
+            self.state.commit(commit)
+        return (time.thread_time() - began) / len(values)
+
+
+def seeking(number: int) -> Seeking:
+    """An action that looks for what is not shown."""
+    return Seeking("", T + number / 1e3, {"item": -1}, 1.0, "click", 1e6, 1e6, 0.0, "clicks", 0, number)
+
+
+def waiting_cost(waiting_max: int) -> float:
+    """Of an action that waits in a partition where the oldest has to give up for it."""
+    with tempfile.TemporaryDirectory() as folder, RoleState(Path(folder), "ingest", {}, sync=False) as state:
+        matching = Matching(state, IngestSettings(waiting_max=waiting_max))
+        key, steps = key_of(["user"], [1]), 400
+        matching.take(key, map(seeking, range(waiting_max)))
+        assert matching.matcher.waiting == waiting_max
+        took_s = matching.take(key, map(seeking, range(waiting_max, waiting_max + steps)))
+        assert matching.matcher.counts.early == steps and matching.matcher.waiting == waiting_max
+        return took_s
+
+
+def test_actions_that_wait_no_longer_take_no_memory(tmp_path: Path) -> None:
+    with RoleState(tmp_path, "ingest", {}, sync=False) as state:
+        waiters, steps = Waiters(state, 0), 30_000
+
+        def pass_by(first: int) -> int:
+            tracemalloc.start()
+            for i in range(first, first + steps):
+                waiter = Waiter(i, b"k", seeking(i))
+                waiters.add(waiter)
+                waiters.remove(waiter)
+            held = tracemalloc.get_traced_memory()[0]
+            tracemalloc.stop()
+            return held
+
+        pass_by(0)
+        assert pass_by(steps) < 20 * steps, "bytes; the moment at which one gives up takes about 100"
+        last = Waiter(2 * steps, b"k", seeking(2 * steps))
+        waiters.add(last)
+        assert waiters.pop_due(last.ends_s) == last, "the moments of those that wait are kept"
+
+
+def recent_cost(recent_max: int) -> float:
+    """Of an impression of an entity of which as many are known as are remembered."""
+    with tempfile.TemporaryDirectory() as folder, RoleState(Path(folder), "ingest", {}, sync=False) as state:
+        matching = Matching(state, IngestSettings(recent_max=recent_max))
+        key, steps = key_of(["user"], [1]), 400
+        shown = [Showing(f"r{i}", T + i / 1e3, ["item"], [[i]]) for i in range(recent_max + steps)]
+        matching.take(key, shown[:recent_max])
+        return matching.take(key, shown[recent_max:])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("cost", "limit"),
-    [(journal_cost, 20_000), (pending_cost, 4_000)],
-    ids=["journal_max", "pending_max"],
+    [
+        (journal_cost, 20_000),
+        (pending_cost, 4_000),
+        (waiting_cost, 20_000),
+        (recent_cost, IngestSettings().recent_max),
+    ],
+    ids=["journal_max", "pending_max", "waiting_max", "recent_max"],
 )
 def test_step_at_a_limit_of_the_state_costs_about_what_one_below_it_does(
     cost: Callable[[int], float], limit: int
