@@ -123,9 +123,16 @@ class SharedSnapshots:
             self._disk.remove(self.folder / name)
         return bool(found)
 
-    def leave_alone(self) -> None:
-        """Never use the last snapshot again: it is damaged, or of another history."""
-        self._left_alone.add(self.begun_from)
+    def leave_alone(self, right_until: int = -1) -> None:
+        """Never use the last snapshot again: it is damaged, or of another history.
+
+        Args:
+            right_until: the last update of the group's history in the state that was begun from it; a
+                snapshot that is not newer stays usable.
+        """
+        if self.begun_from and int(self.begun_from.rpartition("-")[2]) > right_until:
+            self._left_alone.add(self.begun_from)
+        self.begun_from = ""
 
     def make(self, state: RoleState, term: int, seq: int, *, alone: bool) -> None:
         """Copy a state as of update `seq` of a term. A failure is logged and not raised.

@@ -22,7 +22,7 @@ from typing import Any
 
 from freshet.cli.main import main
 from freshet.roles.shards import copied, template
-from learner.role.succession import Session
+from learner.role.session import Session
 from learner.shards.live.kept import KeptShard
 from stream.group.membership import Member
 from stream.join.assignment import Shares

@@ -92,7 +92,7 @@ MUTATIONS = {
         "                    continue",
     ),
     "a standby reads on and on where there is no record": Mutation(
-        "learner.role.succession",
+        "learner.role.session",
         "                self.offset = until  # the rest are offsets without records",
         "                continue",
     ),
@@ -110,24 +110,25 @@ MUTATIONS = {
         "[*parts, update]",
     ),
     "a learner keeps updates that another has made": Mutation(
-        "learner.role.succession",
+        "learner.role.session",
         "            if update.term != meta.term:\n",
         "            if False:\n",
     ),
     "a learner keeps updates that were never accepted": Mutation(
-        "learner.role.succession",
-        "        if self._chain.seq < meta.seq and self._chain.made_in > meta.term:\n"
-        '            raise AsideError(f"update {meta.seq} came after another learner had begun to lead")\n'
-        "        if meta.seq and self._chain.seq < meta.seq and self._chain.term > meta.term:\n",
+        "learner.role.session",
+        "        if right < meta.seq and self._chain.made_in > meta.term:\n"
+        '            raise AsideError(f"update {meta.seq} came after another learner had begun to lead", '
+        "right)\n"
+        "        if meta.seq and right < meta.seq and self._chain.term > meta.term:\n",
         "        if False:\n",
     ),
     "a deposed leader goes on": Mutation(
-        "learner.role.succession",
+        "learner.role.session",
         "        if not self._member.leads(self.term):\n            raise FencedError\n",
         "",
     ),
     "a gap in the updates is jumped": Mutation(
-        "learner.role.succession",
+        "learner.role.session",
         '            raise AsideError(f"the log no longer holds update {meta.seq + 1}")',
         "            pass",
     ),
@@ -191,7 +192,7 @@ MUTATIONS = {
     "a learner's files keep what was forgotten": Mutation(
         "learner.role.learner", "            commit.purge = True\n", "            pass\n"
     ),
-    "snapshots from before a purge stay": Mutation("learner.role.succession", "alone=purged", "alone=False"),
+    "snapshots from before a purge stay": Mutation("learner.role.session", "alone=purged", "alone=False"),
     "refused ids are admitted after a restart": Mutation(
         "learner.role.taking.intake", "        self._refusals.save(commit)\n", ""
     ),

@@ -227,7 +227,7 @@ class ShardSession:
         term = self._member.claim()
         begin = term_begins(meta.epoch, term)
         offset = 0
-        for topic in (SNAPSHOTS, UPDATES):  # in this order: see `learner.role.succession`
+        for topic in (SNAPSHOTS, UPDATES):  # in this order: see `learner.role.session`
             ((_, offset),) = self._log.append(topic, [Outgoing(b"term", begin, 0)])
         return term, offset
 

@@ -5,9 +5,9 @@ from contextlib import nullcontext
 
 from ground.clock import SYSTEM_CLOCK, Clock
 from learner.errors import ShardError
-from learner.role.endings import AsideError
+from learner.role.session import AsideError, Session
 from learner.role.setup import Callbacks, Folders, Learning
-from learner.role.succession import Session, Succession
+from learner.role.succession import Succession
 from learner.shards.reshard.states import open_one
 from stream.group.membership import Member
 from stream.log.base import Log

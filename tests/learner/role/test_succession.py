@@ -16,10 +16,10 @@ from learner.errors import OtherModelError
 from learner.features.encoder import FeatureSpec
 from learner.model.model import Model
 from learner.role.anew import begin_anew
-from learner.role.endings import AsideError, FencedError
 from learner.role.learner import Learner
+from learner.role.session import AsideError, FencedError, Session
 from learner.role.setup import Callbacks, Folders, Learning
-from learner.role.succession import Session, Succession
+from learner.role.succession import Succession
 from learner.settings import LearnerSettings
 from learner.updates.follower import Follower
 from stream.errors import LogAwayError, LogError
@@ -286,6 +286,42 @@ def test_state_that_nobody_has_taken_is_put_aside_for_a_snapshots(log: Log, tmp_
     assert_follows(follow(log), b.session.learner)
     a.close()
     b.close()
+
+
+@pytest.mark.slow
+def test_snapshot_from_before_changes_that_nobody_has_taken_is_begun_from_again(
+    log: Log, tmp_path: Path
+) -> None:
+    a = One(log, tmp_path, "a")
+    a.lead()
+    append(log, 0, 200)
+    a.learn()
+    a.snap()
+    log.trim(UPDATES, 0, _end(log, UPDATES))
+    b, c = One(log, tmp_path, "b"), One(log, tmp_path, "c")
+    begun_from = b.group.snapshots.begun_from
+    assert begun_from == b.group.snapshots.there()[0].name
+    a.close()
+    gone(a, b)
+    b.lead()
+    append(log, 200, 100)
+    b.commit_unsent()
+    b.close()
+    gone(a, c)
+    gone(b, c)
+    c.lead()
+    b.open()
+    with pytest.raises(AsideError) as why:
+        b.turn()
+    b.close()
+    b.group.put_aside(str(why.value), why.value.right_until)
+    b.open()
+    assert b.group.snapshots.begun_from == begun_from, "it is the group's, whatever came after it"
+    c.learn()
+    b.learn()
+    assert not b.session.lost and b.digest == c.digest
+    b.close()
+    c.close()
 
 
 @pytest.mark.slow
@@ -598,6 +634,36 @@ def test_defect_in_a_snapshot_ends_a_leader_that_makes_no_further_one(log: Log, 
     a.state.close()
 
 
+def test_leader_that_ends_waits_for_its_snapshot(log: Log, tmp_path: Path) -> None:
+    """It copies the state, which is closed next."""
+    copying, go = threading.Event(), threading.Event()
+
+    def trouble(what: str, folder: Path) -> None:
+        if folder.name.startswith("making"):
+            copying.set()
+            assert go.wait(60.0)
+
+    go.set()
+    a = One(log, tmp_path, "a", disk=MemoryDisk(trouble))
+    a.lead()
+    append(log, 0, 40)
+    a.learn()
+    if a.session.snapping is not None:
+        a.session.snapping.join()
+    copying.clear()
+    go.clear()
+    a.session.snap()
+    assert copying.wait(60.0)
+    ended = threading.Event()
+    ending = threading.Thread(target=lambda: (a.session.end(finish=False), ended.set()), daemon=True)
+    ending.start()
+    assert not ended.wait(0.3)
+    go.set()
+    ending.join(60.0)
+    assert ended.is_set() and a.group.snapshots.there()
+    a.state.close()
+
+
 def test_leader_corrects_the_older_offsets_that_another_one_committed_late(log: Log, tmp_path: Path) -> None:
     """The other one was paused while it was replaced; without this the lag of a quiet stream stays."""
     append(log, 0, 60)
@@ -692,6 +758,7 @@ def test_learner_that_died_before_its_first_update_still_begins_anew(log: Log, t
     while not b.session.leading:
         b.turn()
     b.close()
+    assert begin_anew(tmp_path / "a", tmp_path / "snapshots") == [], "its state is new already"
     b = One(log, tmp_path, "a", features=OTHER)
     b.lead()
     b.learn()
