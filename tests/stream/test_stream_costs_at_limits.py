@@ -6,14 +6,16 @@ import tracemalloc
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import msgspec
 import pytest
 from costs import DEARER_MAX, dearer
 
 from ground.clock import ManualClock
+from stream.ingest import shown
 from stream.ingest.matcher import Matcher
 from stream.ingest.records import Meeting, Seeking, Showing, key_of
 from stream.ingest.records import encode as encode_meeting
-from stream.ingest.waiting import Waiter, Waiters
+from stream.ingest.waiting import WAITING, Waiter, Waiters
 from stream.join.joiner import Joiner
 from stream.join.settings import JoinSettings
 from stream.log.base import EVENTS, MATCHES, Record
@@ -113,23 +115,53 @@ def waiting_cost(waiting_max: int) -> float:
 
 def test_actions_that_wait_no_longer_take_no_memory(tmp_path: Path) -> None:
     with RoleState(tmp_path, "ingest", {}, sync=False) as state:
-        waiters, steps = Waiters(state, 0), 30_000
+        waiters, steps = Waiters(state, 0), 12_000
+
+        def write() -> None:
+            commit = state.begin()
+            waiters.flush(commit)
+            state.commit(commit)
 
         def pass_by(first: int) -> int:
             tracemalloc.start()
-            for i in range(first, first + steps):
-                waiter = Waiter(i, b"k", seeking(i))
-                waiters.add(waiter)
-                waiters.remove(waiter)
+            for start in range(first, first + steps, 200):
+                some = [Waiter(i, b"k", seeking(i)) for i in range(start, start + 200)]
+                for waiter in some:
+                    waiters.add(waiter)
+                write()
+                for waiter in some:
+                    waiters.remove(waiter)
+                write()
             held = tracemalloc.get_traced_memory()[0]
             tracemalloc.stop()
             return held
 
         pass_by(0)
-        assert pass_by(steps) < 20 * steps, "bytes; the moment at which one gives up takes about 100"
+        assert pass_by(steps) < 40 * steps, "bytes; the moment at which one gives up takes about 100"
+        assert next(state.scan(WAITING), None) is None
         last = Waiter(2 * steps, b"k", seeking(2 * steps))
         waiters.add(last)
         assert waiters.pop_due(last.ends_s) == last, "the moments of those that wait are kept"
+
+
+def test_keys_that_are_remembered_on_disk_take_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shown, "CACHED_MAX", 20)
+    with RoleState(tmp_path, "ingest", {}, sync=False) as state:
+        showings, keys = shown.Showings(state, 0, 1e6, 50), [b"k%d" % i for i in range(2_000)]
+        tracemalloc.start()
+        for start in range(0, len(keys), 100):
+            for i in range(start, start + 100):
+                showings.add(keys[i], Showing(f"r{i}", T, ["item"], [[i]] * 100), T)
+            commit = state.begin()
+            showings.flush(commit, T)
+            state.commit(commit)
+        held = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        assert held < 1 << 20, "bytes; all of them take over 10 MB"
+        wanted = msgspec.structs.replace(seeking(1), match={"item": 7})
+        assert showings.find(keys[7], wanted, T) == ("r7", 0)
 
 
 def recent_cost(recent_max: int) -> float:
@@ -137,9 +169,9 @@ def recent_cost(recent_max: int) -> float:
     with tempfile.TemporaryDirectory() as folder, RoleState(Path(folder), "ingest", {}, sync=False) as state:
         matching = Matching(state, IngestSettings(recent_max=recent_max))
         key, steps = key_of(["user"], [1]), 400
-        shown = [Showing(f"r{i}", T + i / 1e3, ["item"], [[i]]) for i in range(recent_max + steps)]
-        matching.take(key, shown[:recent_max])
-        return matching.take(key, shown[recent_max:])
+        showings = [Showing(f"r{i}", T + i / 1e3, ["item"], [[i]]) for i in range(recent_max + steps)]
+        matching.take(key, showings[:recent_max])
+        return matching.take(key, showings[recent_max:])
 
 
 @pytest.mark.slow

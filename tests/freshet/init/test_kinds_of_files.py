@@ -239,6 +239,24 @@ def test_labels_have_the_marks_of_the_files_numbers(
     assert (found["read"], found["left_out"]) == (300, 0)
 
 
+@pytest.mark.parametrize(
+    ("cell", "says"),
+    [
+        (lambda i: (2, 4, 5)[i % 3], "4 or more of 5 (67% of the lines) counts as liked"),
+        (lambda i: (0, 0, 3, 8, 9)[i % 5], "8 or more of 9 (67% of the lines) counts as liked"),
+    ],
+)
+def test_what_counts_as_liked_is_said_with_its_share(
+    tmp_path: Path, cell: Callable[[int], int], says: str
+) -> None:
+    path = table(
+        tmp_path / "a.csv", "time,user,item,rating",
+        lambda i: f"{BEGIN_S + i},u{i * 7 % 13},{i * 5 % 11},{cell(i)}",
+    )  # fmt: skip
+    text, _ = make_config(path)
+    assert says in text
+
+
 @pytest.mark.parametrize("none", ["null", '""'])
 def test_labels_that_are_missing_in_lines_of_json_are_no_labels(tmp_path: Path, none: str) -> None:
     path = tmp_path / "a.jsonl"

@@ -104,6 +104,14 @@ def test_two_spellings_are_said_once(caplog: pytest.LogCaptureFixture, together:
     assert 'type = "int" or type = "text" in [features.item]' in said
 
 
+def test_one_spelling_is_not_spoken_of(caplog: pytest.LogCaptureFixture) -> None:
+    encoder = Encoder({"item": FeatureSpec(), "name": FeatureSpec()})
+    with caplog.at_level(logging.WARNING):
+        for name in ("x", "7"):
+            encoder.encode([Request(0.0, {"name": name}, [{"item": 3}])])
+    assert not caplog.messages
+
+
 def test_type_changes_no_bits_of_ids_that_have_it() -> None:
     requests = [request(int)]
     typed, plain = Encoder(schema("int")).encode(requests), Encoder(schema()).encode(requests)

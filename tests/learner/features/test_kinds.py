@@ -99,6 +99,8 @@ def test_words_of_any_script(text: str, words: list[str]) -> None:
 def test_text_is_a_bag_of_bounded_size_and_weight() -> None:
     once = entries(FeatureSpec(kind="text"), "red shoes red")["f"]
     assert len(once) == 2 and math.isclose(sum(x * x for _, x in once), 1.0, abs_tol=1e-3)
+    seldom, often = sorted(x for _, x in once)
+    assert math.isclose(often / seldom, 1.0 + math.log(2.0), abs_tol=1e-3), "said twice, it counts for more"
     assert entries(FeatureSpec(kind="text"), "") == entries(FeatureSpec(kind="text"), None) == {"f": []}
     long = " ".join(f"w{i}" for i in range(20_000))[:100_000]
     assert len(entries(FeatureSpec(kind="text"), long)["f"]) == 64
@@ -182,6 +184,8 @@ def test_geo_cells_of_three_sizes() -> None:
         (FeatureSpec(kind="age"), math.nan, "expected Unix seconds"),
         (FeatureSpec(kind="geo"), [100.0, 50.0], "the latitude comes first"),
         (FeatureSpec(kind="geo"), [50.0, 200.0], "-180 to 180"),
+        (FeatureSpec(kind="geo"), [180.0, 50.0], "the latitude comes first"),
+        (FeatureSpec(kind="geo"), [180.5, 50.0], "a longitude -180 to 180"),
         (FeatureSpec(kind="geo"), [-90.1, 0.0], "-90 to 90"),
         (FeatureSpec(kind="geo"), [0.0, -180.1], "-180 to 180"),
         (FeatureSpec(kind="geo"), ["52.5", "13.4"], "expected a latitude and a longitude"),

@@ -6,12 +6,14 @@ import pytest
 from turns import FEATURES, KEPT, SETTINGS, chunks_of, examples_of, learn, predicted
 
 from learner.errors import ShardError
+from learner.fast.spread import EXPECTED_SUM, LABEL_SUM, LABELS, SCORED
 from learner.features.encoder import FeatureSpec
 from learner.metrics import auc
 from learner.model.forgetting import forget
 from learner.model.model import Model
+from learner.model.scales import CALIBRATION_KEEP
 from learner.settings import LearnerSettings
-from learner.shards.dense import DenseState
+from learner.shards.dense import DenseState, add_dense
 from learner.shards.live.session import TurnMeter
 from learner.shards.owners import Owners
 from learner.shards.shard import Shard
@@ -66,6 +68,25 @@ def test_the_same_turns_give_the_same_bits_and_lose_little(
     of_shards = auc(predicted(learnt)[mine][half], y[mine][half])
     assert of_one is not None and of_shards is not None and of_one > 0.6
     assert of_shards > of_one - 0.03
+
+
+def test_what_is_expected_of_values_is_kept_as_long_as_by_one_learner() -> None:
+    """The sums of labels and of expectations forget by the candidate, whichever shard has it."""
+    model = Model(FEATURES, SETTINGS, THREE, learning=True)
+    old, n, minutes = DenseState.of(model).copy(), 400, 2
+    old.values[minutes, [LABELS, SCORED, LABEL_SUM, EXPECTED_SUM]] = 1e4, 1e4, 900.0, 900.0
+    kept = CALIBRATION_KEEP**n
+    news = [old.copy() for _ in range(2)]
+    for new in news:  # each label is 0.3, and each expectation 0.6
+        new.values[minutes, [LABELS, SCORED]] += n
+        for column, each in ((LABEL_SUM, 0.3), (EXPECTED_SUM, 0.6)):
+            new.values[minutes, column] = 900.0 * kept + each * (1.0 - kept) / (1.0 - CALIBRATION_KEEP)
+    add_dense(model, old, news, [np.full(3, n)] * 2)
+    found = DenseState.of(model).values[minutes]
+    assert found[SCORED] == 1e4 + 2 * n
+    for column, each in ((LABEL_SUM, 0.3), (EXPECTED_SUM, 0.6)):
+        alone = 900.0 * kept**2 + each * (1.0 - kept**2) / (1.0 - CALIBRATION_KEEP)
+        assert found[column] == pytest.approx(alone, rel=0.02)
 
 
 @pytest.mark.slow

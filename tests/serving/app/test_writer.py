@@ -67,6 +67,31 @@ def _record(action: Action) -> Outgoing:
     return Outgoing(action.request_id.encode(), encode(action))
 
 
+def test_one_that_no_longer_waits_keeps_no_answer_from_the_others(tmp_path: Path) -> None:
+    log = Held(tmp_path / "log.db")
+    log.create_topic(EVENTS, 2)
+
+    async def write() -> list[list[Appended]]:
+        writer = EventWriter(log)
+        writer.start()
+        waiting = [asyncio.create_task(writer.append([_record(Action("r0", 1e9, 0))]))]
+        await asyncio.to_thread(log.began.wait, 60.0)
+        waiting += [
+            asyncio.create_task(writer.append([_record(Action(f"r{i}", 1e9, 0))])) for i in range(1, 4)
+        ]
+        await asyncio.sleep(0)
+        waiting.pop(1).cancel()
+        await asyncio.sleep(0)
+        log.go.set()
+        try:
+            return await asyncio.wait_for(asyncio.gather(*waiting), 20.0)
+        finally:
+            await asyncio.to_thread(writer.stop)
+
+    assert len(asyncio.run(write())) == 3
+    log.close()
+
+
 def test_stopping_does_not_wait_for_a_log_that_does_not_answer(tmp_path: Path) -> None:
     log = Held(tmp_path / "log.db")
     log.create_topic(EVENTS, 2)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import msgspec
 import numpy as np
 import pytest
 from item_world import FEATURES, SETTINGS, ItemWorld, T, item
@@ -160,8 +161,10 @@ def test_over_http(world: ItemWorld, log: Log, running) -> None:
     while world.learn.step():
         pass
 
+    settings = msgspec.structs.replace(world.settings, explain_candidates_max=5)
+
     def run(stop: threading.Event, listening) -> None:
-        serve(world.replica, log, world.settings, stop, listening, nearest=world.index)
+        serve(world.replica, log, settings, stop, listening, nearest=world.index)
 
     with running(run) as url, Client(url) as client:
         found = client.nearest({"user": 3}, 5, exclude=["i3"], time=T + 50.0, log=True, explain=True, show=2)
@@ -176,6 +179,7 @@ def test_over_http(world: ItemWorld, log: Log, running) -> None:
         for body, why in (
             ({"feature": "kind"}, "feature is 'kind'; this server's index is of 'item'"),
             ({"k": 65}, "expected 1 to 64"),
+            ({"k": 6, "explain": True}, "expected 1 to 5 (explain_candidates_max)"),
             ({"k": 0}, "k"),
             ({"context": {"price": "dear"}}, "price"),
             ({"exclude": [1.5]}, "exclude"),

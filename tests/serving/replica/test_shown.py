@@ -1,6 +1,7 @@
 """What was shown lately, as a replica sees it in the examples: in its status, its metrics and on the page."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -54,15 +55,21 @@ def log() -> MemoryLog:
 @pytest.fixture
 def replica(log: MemoryLog, tmp_path: Path) -> Iterator[Replica]:
     """Behind a model that has rows of the items 1 to 8."""
-    fingerprint = Learner.fingerprint(FEATURES, SETTINGS)
-    with RoleState(tmp_path, "learner", fingerprint, sync=False) as state:
-        learner = Learner(FEATURES, SETTINGS, state)
+    with replica_of(FEATURES, log, tmp_path) as made:
+        yield made
+
+
+@contextmanager
+def replica_of(features: dict[str, FeatureSpec], log: MemoryLog, folder: Path) -> Iterator[Replica]:
+    fingerprint = Learner.fingerprint(features, SETTINGS)
+    with RoleState(folder, "learner", fingerprint, sync=False) as state:
+        learner = Learner(features, SETTINGS, state)
         running = RunnerSettings(commit_every_s=0.0, wait_s=0.0)
         runner = Runner(log, state, learner, Subscription(EXAMPLES, "learn"), running).open()
         send(log, [example(0, list(range(1, 9)))])
         while runner.step():
             pass
-        yield Replica(log, FEATURES, SETTINGS, MemorySettings(), ServerSettings())
+        yield Replica(log, features, SETTINGS, MemorySettings(), ServerSettings())
 
 
 def send(log: MemoryLog, examples: list[Example | Forget]) -> None:
@@ -74,6 +81,13 @@ def shown(replica: Replica) -> ShownStatus | msgspec.UnsetType:
     while replica.step():
         pass
     return replica.status().shown
+
+
+def test_items_may_be_the_first_feature(log: MemoryLog, tmp_path: Path) -> None:
+    with replica_of(dict(reversed(FEATURES.items())), log, tmp_path) as replica:
+        send(log, [example(1, [1, 2])])
+        found = shown(replica)
+        assert isinstance(found, ShownStatus) and (found.of, found.candidates) == ("item", 2)
 
 
 def test_status_and_metrics_say_what_was_shown(log: MemoryLog, replica: Replica) -> None:

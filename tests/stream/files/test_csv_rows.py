@@ -53,6 +53,12 @@ def test_cell_of_a_few_lines_is_read(tmp_path: Path) -> None:
         list(read_examples(path))
 
 
+def test_cell_of_two_lines_is_read_in_a_row_of_many_cells(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('time,label,user,item,text\n1e9,1,u,i,"one,\nand two"\n1e9,0,u,i,x\n')
+    assert [e.candidates[0]["text"] for e in read_examples(path)] == ["one,\nand two", "x"]
+
+
 def test_escaped_quotes_and_lines_before_the_names(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text('sep=;\ntime;label;text\n1e9;1;"say \\"a; b\\""\n')

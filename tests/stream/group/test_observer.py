@@ -1,8 +1,12 @@
 """Whoever looks at all groups sees how long ago each member was heard; no beat is newer than now."""
 
+import pytest
+
 from ground.clock import ManualClock
+from stream.group import observer
+from stream.group.membership import Member
 from stream.group.observer import FORGET_S, Roll
-from stream.group.signs import Beat, send_beat
+from stream.group.signs import Beat, MemberStatus, send_beat
 from stream.log.base import ROLES
 from stream.log.testing import MemoryLog
 
@@ -33,3 +37,28 @@ def test_ages_of_members() -> None:
     clock.advance(0.5)
     roll.look()
     assert [member.name for member in roll.members] == ["live", "new"]
+
+
+def test_only_so_many_records_are_looked_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observer, "LOOK_BACK", 2)
+    clock = ManualClock()
+    log = MemoryLog(clock=clock)
+    log.create_topic(ROLES, 1)
+    for name in "abcd":
+        send_beat(log, Beat("serve", name, "x", 0))
+    roll = Roll(log, clock)
+    roll.look()
+    assert [member.name for member in roll.members] == ["c", "d"]
+
+
+def test_member_is_seen_with_the_status_that_it_reports() -> None:
+    clock = ManualClock()
+    log = MemoryLog(clock=clock)
+    log.create_topic(ROLES, 1)
+    member, roll = Member(log, "serve", "a", clock=clock), Roll(log, clock)
+    member.join()
+    for status in (MemberStatus(numbers={"order": 1.0}), MemberStatus(numbers={"order": 2.0})):
+        member.report(status)
+        member.beat()
+        roll.look()
+        assert [one.status for one in roll.members] == [status]

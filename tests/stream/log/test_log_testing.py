@@ -12,6 +12,7 @@ from ground.clock import ManualClock
 from stream.errors import LogAwayError, LogError
 from stream.join.joiner import Joiner, JoinSettings
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, Outgoing, Record
+from stream.log.settings import LogSettings
 from stream.log.testing import Faults, FaultyLog, MemoryLog
 from stream.records.types import Impression, encode
 from stream.run.contract import RunnerSettings, Subscription
@@ -161,6 +162,17 @@ def test_memory_log_takes_a_simulated_clock() -> None:
     began_s = clock.now_s()
     assert log.read("t", 0, 2, wait_s=5.0) == []
     assert clock.now_s() - began_s == pytest.approx(5.0)
+
+
+def test_memory_log_drops_what_is_too_old_and_nothing_else() -> None:
+    clock = ManualClock()
+    log = MemoryLog(LogSettings(retain_s={"*": 10.0}, retain_bytes={}), clock=clock)
+    log.create_topic("t", 1)
+    for _ in range(4):
+        log.append("t", [Outgoing(b"", b"x")])
+        clock.advance(4.0)
+    log.enforce_retention()
+    assert log.ends("t") == [(2, 4)], "those of 16 and 12 s ago are gone, those of 8 and 4 s are not"
 
 
 def test_offsets_left_out_have_no_record_and_no_reader_waits_for_them() -> None:

@@ -72,6 +72,8 @@ def test_avro_of_every_type_with_a_reference(served: SmallRegistry) -> None:
     assert {**found, "request": str(found["request"])} == RECORD
     form.decode(framed(7, datum(SHOWN, RECORD, [ITEM])))
     assert len(served.asked) == 2  # the schema and its reference, once each
+    with pytest.raises(RecordError, match="expected 00"):
+        form.decode(b"\1" + framed(7, datum(SHOWN, RECORD, [ITEM]))[1:])
 
 
 def test_avro_schemas_evolve(served: SmallRegistry, tmp_path: Path) -> None:
