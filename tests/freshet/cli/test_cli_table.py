@@ -1,5 +1,6 @@
 """The command line as a table: one rule for all commands, older spellings, messages that name what works."""
 
+import argparse
 import ast
 import re
 from collections.abc import Iterator
@@ -210,3 +211,10 @@ def test_any_command_line_ends_without_a_traceback(
             assert main(line) in (0, 1, 2)
         except SystemExit as ended:
             assert ended.code in (0, 2)
+
+
+def test_help_tells_the_options_of_every_command() -> None:
+    for name, command in leaves(COMMANDS):
+        told = [one for one in command.options if one.settings.get("help") != argparse.SUPPRESS]
+        assert told or not command.options, name
+        assert all(len(one.settings["help"]) > 5 for one in told), name

@@ -120,8 +120,14 @@ def test_an_order_is_worth_what_the_world_says(folder: Path, order: str) -> None
     assert (truth > shown) == (order == BY)  # the best order by clicks is not the one that earns most
 
 
-def test_the_runs_own_rank_by_is_the_order_and_the_value(folder: Path) -> None:
+def test_the_runs_own_rank_by_is_the_order_and_the_value(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = evaluate(folder, "whole")
+    assert "rarely agrees" not in capsys.readouterr().out
+    monkeypatch.setattr("freshet.decide.evaluate.FEW", 1e9)
+    evaluate(folder, "whole")
+    assert "effective requests, too few for a reliable interval" in capsys.readouterr().out
     assert found["value"] == "click * (0.1 + price * buy)" == found["values"][0]["by"]  # type: ignore[index]
     minutes = evaluate(folder, "whole", "--value", "minutes")
     assert minutes["shown"]["value"] > 1.0  # type: ignore[index]  # a value may be above 1

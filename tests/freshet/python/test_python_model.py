@@ -151,6 +151,15 @@ def test_model_without_features_yet_is_saved_too(tmp_path: Path) -> None:
     assert "at" not in (model.features or {})
 
 
+def test_model_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    model = Model(FEATURES)
+    model.learn(*made(4))
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ModelError, match="folder: the model cannot be written"):
+        model.save(tmp_path / "folder")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
 def test_file_that_holds_no_model_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "m"
     with pytest.raises(ModelError, match="m: the model cannot be read: No such file"):

@@ -59,6 +59,13 @@ def test_a_range_that_a_rollback_passed_over_is_refused(
     assert report["events"] > 0
 
 
+@pytest.mark.parametrize("begin", ["offset:-1,3", "offset:3", "offset:3,x", "offset:3,3,3", "offset:"])
+def test_offsets_are_one_for_each_partition(tmp_path: Path, begin: str) -> None:
+    config = parse_config({"features": {"user": {}, "item": {}}, "learner": {"deep": "none"}}, "c")
+    with pytest.raises(ReplayError, match="one number per partition, of which there are 2"):
+        replay(config, ReplayOptions(data=log_with(tmp_path), begin=begin))
+
+
 def test_the_command_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     url = log_with(tmp_path, SKIPS)
     config = tmp_path / "c.toml"

@@ -112,6 +112,14 @@ def test_stream_of_one_label_is_told_and_has_no_empty_charts() -> None:
     assert page.facts == [("events", "1,234,567"), ("events per second", "25,325")]
 
 
+def test_windows_without_times_are_numbered() -> None:
+    both = {"base": SUMMARY, "corrected": SUMMARY}
+    halves = {"overall": SUMMARY, "last_half": SUMMARY}
+    report = {"events": 1, "state_hash": "", "base": halves, "corrected": halves, "windows": [both] * 3}
+    charts = replay_page(report).charts
+    assert charts and {chart.x_title for chart in charts} == {"window"}
+
+
 def test_replay_page_without_windows_has_no_charts() -> None:
     halves = {"overall": SUMMARY, "last_half": SUMMARY}
     report = {"events": 1, "state_hash": "", "base": halves, "corrected": halves}

@@ -92,6 +92,12 @@ def test_higher_values_are_drawn_higher() -> None:
     assert first[-1] < first[0]  # low at the left, high at the right
 
 
+def test_each_value_is_drawn_at_its_height() -> None:
+    text = draw_lines([([0.0, 1.0], "red")], 8, 2)
+    assert text is not None
+    assert [line[7:] for line in text.plain.split("\n")] == ["⠀⠀⠀⠀⡏⠉⠉⠉", "⣀⣀⣀⣀⡇⠀⠀⠀"]
+
+
 def test_expected_values_set_the_scale() -> None:
     half = draw_lines([([0.5, 0.6] * 10, "red")], 40, 4, expected=40)
     assert half is not None

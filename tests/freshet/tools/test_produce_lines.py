@@ -70,6 +70,13 @@ def test_lines_become_records_of_the_source_and_those_events(
     assert [one["impressions"] for one in told[:2]] == [2, 0] and told[1]["actions"] == 4
     assert source_of(load_config("c.toml"), "done").within_s == 604_800.0  # as long as a purchase may come
 
+    Path("log.tsv").write_text("time\trequest\titem\tevent\n1767225900\tr3\ta,b\tview\n")
+    assert main(["produce", "--config", "c.toml", "--data", "log.tsv", "--source", "shown"]) == 0
+    log = open_log("sqlite:log.db")
+    (last,) = log.read("shop.events", 0, 8, 100)
+    log.close()
+    assert json.loads(last.value) == {"time": 1767225900, "request": "r3", "item": "a,b", "event": "view"}
+
     Path("short.csv").write_text("time,request,item,event\n1,2\n")
     for source, file, words in (
         ("clicked", "log.csv", "no such source; known: shown, done, rows"),

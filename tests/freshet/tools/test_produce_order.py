@@ -39,3 +39,21 @@ def test_actions_behind_their_windows_are_counted_when_a_file_is_sent(
     file.write_text("".join(json.dumps(event) + "\n" for event in ordered))
     assert produce(config, file, holds="events") == 60
     assert "warning" not in capsys.readouterr().err
+
+
+def test_events_are_sent_at_the_rate_and_no_more_slowly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr("freshet.tools.produce.time.sleep", waited.append)
+    config = parse_config(
+        {"log": f"sqlite:{tmp_path / 'log.db'}", "state": str(tmp_path / "state"), "features": {"item": {}}},
+        "test",
+    )
+    file = tmp_path / "events.jsonl"
+    file.write_text("".join(json.dumps(event) + "\n" for event in EVENTS))
+    produce(config, file, holds="events", rate=1e9)
+    assert waited and max(waited) < 0.5
+    waited.clear()
+    produce(config, file, holds="events", rate=20.0, producer="slow")
+    assert len(waited) == 60 and max(waited) > 2.0, "a second for each 20, and this test does not wait"

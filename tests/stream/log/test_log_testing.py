@@ -175,6 +175,13 @@ def test_memory_log_drops_what_is_too_old_and_nothing_else() -> None:
     assert log.ends("t") == [(2, 4)], "those of 16 and 12 s ago are gone, those of 8 and 4 s are not"
 
 
+def test_one_offset_is_left_out_where_no_number_is_said() -> None:
+    log = MemoryLog()
+    log.create_topic("t", 1)
+    log.skip("t", 0)
+    assert log.append("t", [Outgoing(b"", b"a")]) == [(0, 1)]
+
+
 def test_offsets_left_out_have_no_record_and_no_reader_waits_for_them() -> None:
     log = MemoryLog()
     log.create_topic("t", 1)

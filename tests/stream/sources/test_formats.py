@@ -261,6 +261,8 @@ def test_protobuf_with_a_registry(served: SmallRegistry) -> None:
     assert form.decode(framed(3, b"\x04\x02\x00" + b"\x0a\x01i")) == {"request": "i"}  # Shown.Inner
     for value, says in (
         (framed(3, b"\x02\x0e"), "no usable message"),
+        (framed(3, b"\x42"), "at 33 levels; expected 1 to 32"),
+        (framed(3, b"\x40"), "ends within the indexes"),
         (framed(3, b"\x02\x02\xff\xff"), "does not fit"),
         (framed(3, b""), "ends within the indexes"),
         (b"\x0a", "expected 00"), (framed(4, b"\0"), "no schema"),
