@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from learner.deep.autograd import AutogradTrainer
+from learner.deep.autograd import AutogradTrainer, backward
 from learner.deep.networks import Array, Network
 from learner.deep.own.network import OwnNetwork
 from learner.deep.trainer import Floats, Step, by_logits
@@ -86,7 +86,7 @@ class OwnTrainer(AutogradTrainer):
             raise NetworkError("a logit is not finite")
         z = place.take(honest) + offset
         toward = z if not own.varies else place.take(residual) + offset
-        residual.backward(place.put(by_logits(toward, lessons, reference, self.correction)))
+        backward(residual, place.put(by_logits(toward, lessons, reference, self.correction)))
         by_inputs = torch.zeros_like(x0) if x0.grad is None else x0.grad
         if not torch.isfinite(by_inputs).all():
             raise NetworkError("a gradient by the inputs is not finite")

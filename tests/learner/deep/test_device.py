@@ -5,6 +5,7 @@ Where there is no GPU, a device that copies stands for one: all that a network i
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from torch.utils._python_dispatch import TorchDispatchMode
 
     from learner.deep import autograd, placing
+
+pytestmark = pytest.mark.slow  # importing PyTorch takes seconds
 
 __all__ = ["folder"]
 WITH_BUFFERS = GOOD.replace(
@@ -102,6 +105,16 @@ def test_on_the_processor_bits_are_those_of_torch_on_the_models_own_arrays(name:
         expected += [x0.grad[:, :WANTED].numpy(), z]
     expected += [flat, moments]
     assert [one.tobytes() for one in found] == [one.tobytes() for one in expected]
+
+
+@pytest.mark.parametrize("name", ["deepfm", "of the user's"])
+def test_a_step_does_not_have_torch_import_sympy(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.fx.experimental.symbolic_shapes", None)
+    own = Model(FEATURES, settings_of(folder)).network
+    network = make_network(name, LAYOUT) if name in NETWORKS else own
+    train(trainer_for(network), network.layout.width, 1)  # it imports, or fails
 
 
 class Elsewhere:

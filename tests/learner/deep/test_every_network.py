@@ -29,6 +29,8 @@ from stream.run.contract import RunnerSettings, Subscription
 from stream.run.runner import Runner
 from stream.state.role_state import RoleState
 
+pytestmark = pytest.mark.slow  # importing PyTorch takes seconds
+
 if TYPE_CHECKING:
     import torch
     from float64_step import reference, unit, within
@@ -209,7 +211,6 @@ def test_threads_that_predict_at_once_get_what_one_gets_alone(name: str) -> None
 # Training
 
 
-@pytest.mark.slow
 @EVERY
 @pytest.mark.parametrize(
     ("rows", "layout", "correction"),
@@ -259,7 +260,6 @@ def test_gradient_reaches_every_weight_and_every_embedding(name: str) -> None:
     assert all(view.any() for view in moved.values())
 
 
-@pytest.mark.slow
 @EVERY
 def test_training_lowers_the_loss(name: str) -> None:
     trainer = make_trainer(name)
@@ -314,7 +314,6 @@ def test_same_groups_give_the_same_bits_on_any_number_of_threads_and_after_a_res
 # In a model
 
 
-@pytest.mark.slow
 @EVERY
 def test_model_learns_what_no_sum_over_ids_can_say(name: str) -> None:
     learner = Learner({"a": ALONE, "b": ALONE}, LearnerSettings(deep=name))  # type: ignore[arg-type]
@@ -322,7 +321,6 @@ def test_model_learns_what_no_sum_over_ids_can_say(name: str) -> None:
     assert low < last_auc(learner, xor_examples(15_000)) < high
 
 
-@pytest.mark.slow
 @EVERY
 def test_deep_part_beside_the_fast_part_learns_the_same_bits(name: str) -> None:
     examples = history_examples(300)

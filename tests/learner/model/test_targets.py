@@ -76,7 +76,7 @@ def only(done: list[Learnt], target: int) -> Learnt:
     )
 
 
-@pytest.mark.parametrize("deep", ["none", "dcn", "logistic"])
+@pytest.mark.parametrize("deep", ["none", "dcn", pytest.param("logistic", marks=pytest.mark.slow)])
 def test_every_target_is_learned_on_its_own_sample_space(deep: str) -> None:
     learner = Learner(FEATURES, LearnerSettings(deep=deep), None, THREE)  # type: ignore[arg-type]
     done = learner.learn(examples_of(1_500)) + learner.finish()
