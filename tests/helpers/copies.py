@@ -68,7 +68,9 @@ class Copy:
         socket.send_fds(self._socket, [sent[:1]], files)
         self._socket.sendall(sent[1:])
         self._said = self._socket.makefile("rb")
-        self.pid = int(self._said.readline())
+        said = self._said.readline()
+        assert said, "the original has ended; see what it says on stderr"
+        self.pid = int(said)
 
     def wait(self, timeout: float | None = None) -> int:
         """Its exit status: minus the number of the signal that killed it.

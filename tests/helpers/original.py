@@ -1,6 +1,6 @@
 """A process that has imported Freshet and loaded its kernels, and becomes `freshet` in a copy of itself.
 
-`copies.py` asks it for copies over a socket, whose abstract name is in argv, as shards are made
+`copies.py` asks it for copies over a socket, whose descriptor is in argv, as shards are made
 (`freshet.roles.shards.copied`), with three files. The original ends when nobody holds its stdin open any
 more, and then removes the folder in argv.
 """
@@ -43,7 +43,7 @@ PARENTS = ("demo", "sweep", "up")
 """Commands that start others."""
 
 
-def main(name: str, folder: str) -> None:
+def main(descriptor: int, folder: str) -> None:
     """Wait for askers until stdin ends."""
     for module in IMPORTED:
         import_module(module)
@@ -51,15 +51,13 @@ def main(name: str, folder: str) -> None:
 
     exercise.everything()
     freeze()
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(f"\0{name}")
-        listening.listen(64)
-        print("ready", flush=True)
+    with socket.socket(fileno=descriptor) as listening:
         while (asked := serve(listening, tie=0)) is None:
             with open(__file__) as lock:  # noqa: PTH123
                 fcntl.flock(lock, fcntl.LOCK_EX)  # so that nobody begins to use it meanwhile
                 if select.select([0], [], [], 0.0)[0]:
                     shutil.rmtree(folder)
+                    listening.close()  # another may take the name as soon as the lock is free
                     return
     _become(asked.files, **asked.said)
 
@@ -100,4 +98,4 @@ def _become(
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    main(int(sys.argv[1]), sys.argv[2])

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -23,13 +24,18 @@ COPY = [sys.executable, "-IS", str(ROOT / "tests" / "helpers" / "copies.py")]
 
 @cache
 def original() -> str:
-    """The name of the process to copy: one that a variable names, or one for all processes of a test run.
-
-    Whoever uses it holds a pipe open, and it ends when nobody does.
-    """
+    """The name of the process to copy: one that a variable names, or one for all processes of a test run."""
     if given := os.environ.get(ORIGINAL):
         return given
-    name = f"freshet-{os.environ.get('PYTEST_XDIST_TESTRUNUID') or uuid.uuid4().hex}"
+    return use_original(f"freshet-{os.environ.get('PYTEST_XDIST_TESTRUNUID') or uuid.uuid4().hex}", ORIGINALS)
+
+
+def use_original(name: str, program: Path) -> str:
+    """Start `program` as the original of that name, unless it runs; returns the name.
+
+    It need not be ready: its socket listens before it begins, so who asks it for a copy waits for as long as
+    it loads. Whoever uses it holds a pipe open, and it ends when nobody does.
+    """
     folder = Path(tempfile.gettempdir()) / name
     with ORIGINALS.open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -42,14 +48,15 @@ def original() -> str:
         os.mkfifo(users)
         reading = os.open(users, os.O_RDONLY | os.O_NONBLOCK)
         os.open(users, os.O_WRONLY)
-        process = subprocess.Popen(
-            [sys.executable, str(ORIGINALS), name, str(folder)],
-            stdin=reading, stdout=subprocess.PIPE, env=environment(), start_new_session=True,
-        )  # fmt: skip
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(f"\0{name}")
+            listening.listen(64)
+            process = subprocess.Popen(
+                [sys.executable, str(program), str(listening.fileno()), str(folder)],
+                stdin=reading, stdout=subprocess.DEVNULL, env=environment(), start_new_session=True,
+                pass_fds=[listening.fileno()],
+            )  # fmt: skip
         os.close(reading)
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n", "see what it says on stderr"
-        process.stdout.close()
         process.returncode = 0  # it may outlive this process, which does not wait for it
     return name
 
