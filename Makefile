@@ -17,9 +17,9 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 # A file's tests stay in one process, so what they share is made once; tests/conftest.py puts the longest first.
-PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder --maxprocesses 4 --numprocesses
-# Tests of processes wait half of their time: two more than there are cores, up to four.
-WORKERS ?= $(shell cores=$$(nproc 2>/dev/null || echo 2); echo $$((cores < 2 ? cores + 2 : 4)))
+PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder --maxprocesses 6 --numprocesses
+# Tests wait for two thirds of their time, for processes, for servers that stop and for clocks: three for each core.
+WORKERS ?= $(shell cores=$$(nproc 2>/dev/null || echo 2); echo $$((cores < 2 ? 3 : 6)))
 STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 

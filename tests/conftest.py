@@ -43,9 +43,11 @@ collect_ignore = ["serving/http/schemathesis", "serving/foreign"]
 os.environ.pop("SSL_CERT_FILE", None)
 os.environ["SSL_CERT_DIR"] = str(Path(__file__).parent)
 
-LONGEST = ("chaos/test_load", "chaos/test_chaos", "freshet/demo/test_demo", "docs/test_docs_blocks")
+LONGEST = ("docs/test_docs_blocks", "chaos/test_load", "chaos/test_chaos", "freshet/demo/test_demo")
 """Files that take a minute or so each: begun last they would run alone at the end."""
 
+WAITING_SHARE = 0.8
+"""Of a run, in which the files with tests of processes begin: what ends it has short tests."""
 
 WITH_TORCH = (
     "/embeddings/torch/",
@@ -92,14 +94,25 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first, then the others with tests of processes; each file in its own order."""
-    processes = {item.path for item in items if item.get_closest_marker("process")}
+    """The longest files first, and those with PyTorch, which one process runs; each file in its own order.
+
+    Then files with tests of processes, which wait for most of their time, and files that compute, evenly
+    mixed: the cores have work meanwhile.
+    """
+    files = dict.fromkeys(item.path for item in items)
+    waiting = dict.fromkeys(item.path for item in items if item.get_closest_marker("process"))
+    places = {path: i / len(waiting) * WAITING_SHARE for i, path in enumerate(waiting)}
+    computing = files.keys() - places.keys()
+    places |= {path: i / len(computing) for i, path in enumerate(p for p in files if p in computing)}
 
     @cache
-    def rank(path: Path) -> int:
+    def rank(path: Path) -> tuple[int, float]:
         name = path.with_suffix("").as_posix()
         found = [i for i, longest in enumerate(LONGEST) if name.endswith(longest)]
-        return found[0] if found else len(LONGEST) + (path not in processes)
+        if found:
+            return found[0], 0.0
+        with_torch = any(part in path.as_posix() for part in WITH_TORCH)
+        return len(LONGEST), 0.0 if with_torch else 1.0 + places[path]
 
     items.sort(key=lambda item: rank(item.path))
 
