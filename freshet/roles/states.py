@@ -29,7 +29,8 @@ def read_state(folder: Path) -> Json:
     """
     database = folder / "db"
     if not (database / "CURRENT").is_file():
-        inside = sorted(p.parent.name for p in folder.glob("*/db")) if folder.is_dir() else []
+        found = (*folder.glob("*/db"), *folder.glob("shards-*/*/db"))
+        inside = sorted(p.parent.relative_to(folder).as_posix() for p in found)
         hint = f"; it has states of {', '.join(inside)}" if inside else ""
         raise StateError(f"{folder}: there is no role's state in this folder{hint}")
     return _read_database(folder, database)

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import pytest
+
 from freshet.roles.states import read_state
 from freshet.tools.inspect import describe
 from learner.features.encoder import FeatureSpec
 from learner.role.learner import Learner
 from learner.settings import LearnerSettings
+from stream.errors import StateError
 from stream.records.types import Example
 from stream.state.role_state import RoleState
 
@@ -27,6 +30,14 @@ def test_inspect_counts_rows_at_rest(tmp_path: Path) -> None:
             state.commit(commit)
         assert learner.metric_values()["rows_at_rest"] == 17
     assert read_state(tmp_path)["rows_with_those_at_rest"] == {"item": 20}
+
+
+def test_a_folder_of_shards_says_which_states_it_has(tmp_path: Path) -> None:
+    for rank in range(2):
+        with RoleState(tmp_path / "shards-2" / str(rank), "shard", {}, sync=False):
+            pass
+    with pytest.raises(StateError, match="it has states of shards-2/0, shards-2/1"):
+        read_state(tmp_path)
 
 
 def test_state_is_told_for_people() -> None:
