@@ -31,6 +31,20 @@ _CHINESE = {
 name.
 """
 
+_OTHER_LANGUAGES = {
+    "user": "benutzer nutzer kunde kunden utilisateur usuario usuário utente gebruiker klant пользователь",
+    "item": "artikel produkt produit articulo artículo producto produto articolo prodotto товар",
+    "price": "preis prix precio preço prezzo prijs цена",
+    "time": "zeit zeitpunkt uhrzeit zeitstempel heure horodatage hora tijd tijdstip время",
+    "date": "datum fecha дата",
+    "category": "kategorie categorie catégorie categoria categoría категория",
+    "device": "gerät geraet appareil dispositivo apparaat",
+    "city": "stadt ville ciudad cidade città город",
+    "country": "land pays país paese страна",
+}  # fmt: skip
+_MEANING = {word: means for means, words in _OTHER_LANGUAGES.items() for word in words.split()}
+"""Words of other languages with spaces between them, each with the English one that it is taken for."""
+
 _PAST = {
     "hist", "historical", "historic", "rolling", "trailing", "recent", "before", "lifetime", "average", "ctr",
     "cvr",
@@ -91,6 +105,7 @@ class Column:
         apart = re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", self.name)
         words = {word.lower() for word in re.split(r"[\W_]+", apart) if word}
         words |= {word for part, word in _CHINESE.items() if part in self.name}
+        words |= {_MEANING[word] for word in words & _MEANING.keys()}
         if words & _PAST or any(map(_PERIOD, words)) or ("rate" in words and words & _OF_RATES):
             words.add("past")
         return words | {

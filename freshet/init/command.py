@@ -71,13 +71,15 @@ def run_init(
         raise error("bar alone")
     if out != "-" and Path(out).exists() and not force:
         raise error("there already", out=out)
+    if entities is not None:
+        from freshet.init.entities import check_entities, with_entities  # it imports what a replay does
+
+        check_entities(Path(entities))  # what cannot be read is refused before features are tried
     ask = _ask_on_terminal if not yes and sys.stdin.isatty() and sys.stderr.isatty() else None
     text, guessed, of_events = _make(path, ask, label, positive_from)
     if not of_events:
         check_config(text, path, out)
     if entities is not None:
-        from freshet.init.entities import with_entities  # it imports what a replay does
-
         text, more = with_entities(text, path, Path(entities), out)
         guessed += more
         entities = entities if not more else None

@@ -38,6 +38,17 @@ class EntityTable(NamedTuple):
     ids: frozenset[str]  # of the first file
 
 
+def check_entities(file: Path) -> None:
+    """Check that a file of entities can be read, which takes less time than all else.
+
+    Raises:
+        InitError: [entities] cannot say how to read it.
+        SourceError: there is no such file.
+    """
+    if not (file.is_file() and is_movies(file)):
+        _check_plain(read_sample(file), file)
+
+
 def with_entities(text: str, data: Path, file: Path, out: str) -> tuple[str, list[str]]:
     """A config's text with the columns of a second file as attributes, and what to look at.
 
@@ -150,7 +161,6 @@ def _check_plain(sample: Sample, file: Path) -> None:
         (bool(sample.skip), "it has lines before the names of its columns"),
         (sample.format == "csv" and dialect.quote != '"', "its quotes are not double ones"),
         (bool(dialect.escape), "it has escaped characters"),
-        (sample.marks != (".", ""), sample.why.get("decimal", "")),
         (bool(sample.bad), f"{sample.bad:,} lines cannot be used ({sample.first_bad})"),
     ):
         if is_so:
@@ -188,6 +198,8 @@ def _settings(sample: Sample, usual: str, of: str, column: Column, features: Seq
         ("delimiter", sample.dialect.delimiter if sample.dialect.delimiter != usual else ""),
         ("list_separator", next(iter(lists)) if lists - {"|"} else ""),
         ("missing", list(sample.missing)),
+        ("decimal", sample.marks[0] if sample.marks[0] != "." else ""),
+        ("thousands", sample.marks[1]),
         ("types", types),
     ]
     return [f"{key} = {value_text(value)}" for key, value in settings if value]

@@ -42,6 +42,8 @@ PLACE_WORDS_WITHIN = {
 }  # if no two candidates of a request have the same value
 SHOWN_WORDS = {"shown", "displayed", "exposed", "visible"}
 WEIGHT_WORDS = {"sample", "instance", "example", "row", "importance", "case"}  # beside "weight"
+PROPENSITY_WORDS = {"propensity", "pscore"}  # with no others but these:
+PROPENSITY_WORDS_BESIDE = {"score", "logged", "logging", "policy", "action"}
 LIST_WORDS = {"tags", "genres", "keywords", "categories", "topics", "history", "items", "ids", "clicks"}
 REPEATED = 3.0  # from so many lines per value on, whole numbers without a telling name are ids
 UNIQUE_SHARE = 0.95  # share of different values among the lines, from which on an id carries no information
@@ -157,7 +159,7 @@ def _feature(sample: Sample, column: Column) -> Feature:
     if distinct == 1:
         return left_out(f"always {shown(column.filled[0])} in the sample")
     if any(isinstance(cell, dict) for cell in column.filled):
-        return left_out("holds objects; a feature is an id, a number or a list of ids")
+        return left_out("holds objects; their fields are columns of their own")
     outcomes = column.words & OUTCOME_WORDS
     if outcomes and not column.words & OF_BEFORE:
         return left_out(f"{OUTCOME} ({', '.join(sorted(outcomes))}): not known when a score is asked for")
@@ -202,6 +204,12 @@ def _as_exposure(column: Column, request: Column | None, labels: Sequence[float 
     counts = "weight" in column.words and column.words & WEIGHT_WORDS and None not in column.cells
     if counts and numbers is not None and 0.0 <= min(numbers) <= max(numbers) <= WEIGHT_MAX:
         return Feature(column, "", "", "", "by how much a line counts", True, says="weight")
+    drawn = column.words & PROPENSITY_WORDS and column.words <= PROPENSITY_WORDS | PROPENSITY_WORDS_BESIDE
+    if drawn and numbers is not None:
+        why = "how likely a candidate was to be put there: not known when a score is asked for"
+        each = None not in column.cells and len(column.filled) == len(column.cells)
+        fits = each and 0.0 < min(numbers) <= max(numbers) <= 1.0
+        return Feature(column, "", "", "", why, True, says="propensity" if fits else "")
     if numbers is None or not column.whole or min(numbers) < 0 or max(numbers) >= CANDIDATES_MAX:
         return None
     named = column.words & PLACE_WORDS or (

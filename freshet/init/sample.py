@@ -19,7 +19,7 @@ from stream.errors import SourceError
 from stream.files.columns import DataSettings, Format
 from stream.files.csv_rows import Dialect, Row, read_rows
 from stream.files.sources import detect_format
-from stream.files.tabular import DAMAGED, open_table, open_text, refuse_packed
+from stream.files.tabular import DAMAGED, open_table, open_text, parquet_columns, refuse_packed
 from stream.files.times import Cell
 
 T = TypeVar("T")
@@ -202,10 +202,9 @@ def _no_columns(path: Path, kind: str) -> DataSettings:
     if kind == "jsonl":
         return DataSettings(time="", label="")
     import pyarrow
-    import pyarrow.parquet
 
     try:
-        names = pyarrow.parquet.read_schema(path).names
+        names = parquet_columns(path)
     except pyarrow.ArrowException as found:
         raise error("not parquet", path=path, why=found) from None
     if not names:

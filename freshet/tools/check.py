@@ -240,14 +240,14 @@ def _data(config: Config, data: Path) -> str:
             refused += 1
             first = first or str(error)
     bad = refused + left_out.lines
+    first = left_out.first or first
     if not fitting:
-        raise ConfigError(f"{data}: no request can be used; the first: {first or left_out.first or 'none'}")
-    if bad:
+        raise ConfigError(f"{data}: no request can be used; the first: {first or 'none'}")
+    if refused:
         raise ConfigError(
-            f"{data}: {bad:,} of the first {fitting + bad:,} requests would be refused; the first: "
-            f"{left_out.first or first}"
+            f"{data}: {bad:,} of the first {fitting + bad:,} requests would be refused; the first: {first}"
         )
-    return f"{data}: the first {fitting:,} requests can be used"
+    return f"{data}: the first {fitting:,} requests can be used{left_out.phrase()}"
 
 
 def _writable(folder: Path, what: str) -> Path:

@@ -122,7 +122,7 @@ def produce(
     finally:
         log.close()
     if sent == 0:
-        raise ProduceError(f"{file}: there are no events in it")
+        raise ProduceError(f"{file}: there are no {topic} in it{left_out.phrase()}")
     seconds = max(time.monotonic() - began, 1e-9)
     print(
         f"sent {sent:,} {topic} to {config.log} in {seconds:.1f} s, as producer {name!r}{left_out.phrase()}",

@@ -97,12 +97,7 @@ class DataSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_
             raise ValueError("quote and escape are one character or none, and skip_lines is 0 or more")
         if self.place_from and not self.place:
             raise ValueError("place_from numbers the first place: name the column of places in `place`")
-        marks = (self.decimal, self.thousands)
-        if self.decimal not in (".", ",") or self.thousands not in _THOUSANDS or len(set(marks)) < 2:
-            raise ValueError(
-                f"decimal is {self.decimal!r} and thousands {self.thousands!r}; expected two that differ: "
-                "a point or a comma, and nothing, a point, a comma, a space, _ or '"
-            )
+        check_marks(self.decimal, self.thousands)
         if not self.time and (self.time_format or self.time_unit != "auto"):
             raise ValueError("time names no column, so time_unit and time_format do not apply")
 
@@ -119,6 +114,19 @@ class RawRow(msgspec.Struct, gc=False):
     weight: Cell = None
     outcomes: tuple[object, ...] = ()  # cells with labels of further targets
     drawn: tuple[Cell, Cell] = (None, None)  # the place where it was shown, and its propensity
+
+
+def check_marks(decimal: str, thousands: str) -> None:
+    """Check that numbers may be written with these marks.
+
+    Raises:
+        ValueError: they may not.
+    """
+    if decimal not in (".", ",") or thousands not in _THOUSANDS or decimal == thousands:
+        raise ValueError(
+            f"decimal is {decimal!r} and thousands {thousands!r}; expected two that differ: "
+            "a point or a comma, and nothing, a point, a comma, a space, _ or '"
+        )
 
 
 def to_id(text: str) -> int | str:

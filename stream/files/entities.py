@@ -13,12 +13,12 @@ import msgspec
 
 from ground.short_repr import ShortRepr
 from stream.errors import RecordError, SourceError
-from stream.files.columns import DataSettings, Kind, missing_test, to_id
+from stream.files.columns import DataSettings, Kind, check_marks, missing_test, to_id
 from stream.files.content_cells import content_converters, takes_of
 from stream.files.movielens import movies_of
 from stream.files.requests import OnBad, refuse
 from stream.files.sources import detect_format
-from stream.files.tabular import open_table, open_text
+from stream.files.tabular import open_table, open_text, parquet_columns, with_paths
 from stream.files.times import Cell, TimeUnit, time_reader
 from stream.records.decoding import Decoder
 from stream.records.entities.checking import checked
@@ -32,7 +32,8 @@ Rows = Iterator[tuple[int, EntityEvent | SourceError]]
 class EntityColumns(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Section [entities.FEATURE]: a file of this feature's entities, and which column is what.
 
-    `features` and `types` are as in [data]; without `types` a cell is read as its feature's kind says.
+    `features`, `types` and the marks of numbers are as in [data]; without `types` a cell is read as its
+    feature's kind says.
     """
 
     file: str = ""  # what `freshet replay` and `freshet train` know of entities; "": nothing beside the log
@@ -46,6 +47,11 @@ class EntityColumns(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid
     delimiter: str = ","
     list_separator: str = "|"
     missing: list[str] = []
+    decimal: str = "."
+    thousands: str = ""
+
+    def __post_init__(self) -> None:
+        check_marks(self.decimal, self.thousands)
 
 
 class EntitySchema(NamedTuple):
@@ -134,6 +140,8 @@ def _table(path: Path, kind: str, names: list[str], owner: str, schema: EntitySc
         delimiter=columns.delimiter,
         list_separator=columns.list_separator,
         missing=columns.missing,
+        decimal=columns.decimal,
+        thousands=columns.thousands,
     )
     rows, convert, default = open_table(path, kind, settings)
     convert = {**convert, **content_converters(settings, schema.declared)}
@@ -226,9 +234,7 @@ def _names(path: Path, kind: str, columns: EntityColumns) -> list[str]:
     if columns.columns:
         return columns.columns
     if kind == "parquet":
-        import pyarrow.parquet
-
-        return list(pyarrow.parquet.read_schema(path).names)
+        return parquet_columns(path)
     if kind == "csv":
         from stream.files.csv_rows import Dialect, read_rows
 
@@ -241,7 +247,7 @@ def _names(path: Path, kind: str, columns: EntityColumns) -> list[str]:
     names: dict[str, None] = {}
     for line in itertools.islice(_lines(path), 100):
         try:
-            names |= dict.fromkeys(msgspec.json.decode(line, type=dict[str, msgspec.Raw]))
+            names |= dict.fromkeys(with_paths(msgspec.json.decode(line, type=dict[str, Cell])))
         except (msgspec.DecodeError, UnicodeDecodeError):
             continue  # its row says what is wrong
     return list(names)

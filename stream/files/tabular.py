@@ -10,7 +10,7 @@ import json
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
 
@@ -31,10 +31,15 @@ from stream.files.columns import (
 )
 from stream.files.csv_rows import Dialect, read_rows
 from stream.files.csv_rows import Row as CsvRow
+from stream.files.times import Cell
 from stream.limits import RECORD_BYTES_MAX
+
+if TYPE_CHECKING:
+    import pyarrow
 
 _SAMPLE_ROWS = 1_000  # by which a CSV column's kind is guessed
 _BATCH_ROWS = 8_192  # of Parquet, in memory at once
+_DEPTH_MAX = 4  # of objects within others, whose fields are columns
 
 _PACKED = (
     (b"\x1f\x8b", "gzip", "let its name end in .gz"),
@@ -213,6 +218,7 @@ def _json_rows(path: Path, settings: DataSettings) -> Iterator[Row]:
                     yield SourceError(f"{path}:{line}: is no JSON object: {error}")
                     continue
                 found = other
+            found = with_paths(found)
             if wanted:
                 cells = {name: found.get(column) for name, column in wanted.items()}
             else:
@@ -225,6 +231,25 @@ def _json_rows(path: Path, settings: DataSettings) -> Iterator[Row]:
             drawn = (found.get(settings.place), found.get(settings.propensity))
             label = found.get(settings.label)
             yield RawRow(line, time, label, request, cells, exposed, weight, further, drawn)
+
+
+def with_paths(found: dict[str, Cell]) -> dict[str, Cell]:
+    """An object, and beside each object in it that one's fields, under names such as `user.id`.
+
+    A field that has such a name itself goes first. Objects within `_DEPTH_MAX` others stay as they are.
+
+    >>> with_paths({"user": {"id": 7}, "y": 1})
+    {'user': {'id': 7}, 'y': 1, 'user.id': 7}
+    """
+    if not any(type(value) is dict for value in found.values()):
+        return found
+    inside: dict[str, Cell] = {}
+    level = [(f"{name}.", value) for name, value in found.items() if type(value) is dict]
+    for _ in range(_DEPTH_MAX):
+        fields = [(prefix + name, value) for prefix, part in level for name, value in part.items()]
+        inside |= fields
+        level = [(f"{path}.", value) for path, value in fields if type(value) is dict]
+    return found | {path: value for path, value in inside.items() if path not in found}
 
 
 def _python_json(text: bytes) -> dict[str, object] | None:
@@ -246,13 +271,13 @@ def _parquet_rows(path: Path, settings: DataSettings) -> Iterator[Row]:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             try:
-                columns = choose_columns(settings, file.schema_arrow.names)
+                columns = choose_columns(settings, _paths_of(file.schema_arrow))
             except ValueError as error:
                 raise SourceError(f"{path}: {error}") from None
             wanted = list(dict.fromkeys([*special_columns(settings), *columns.values()]))
             line = 0
             for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=wanted):
-                table = {name: batch.column(name).to_pylist() for name in wanted}
+                table = {name: _cells_of(batch, name) for name in wanted}
                 times = table[settings.time] if settings.time else itertools.count(line + 1)
                 labels = table[settings.label]
                 requests = table[settings.request] if settings.request else itertools.repeat(None)
@@ -276,6 +301,51 @@ def _parquet_rows(path: Path, settings: DataSettings) -> Iterator[Row]:
                     yield RawRow(line, time, label, request, named, seen, weight, tuple(said), drew)
     except pyarrow.ArrowException as error:
         raise SourceError(f"{path}: cannot be read as Parquet: {error}") from None
+
+
+def parquet_columns(path: Path) -> list[str]:
+    """The names of a file's columns, and of the fields of structs, such as `user.id`.
+
+    Raises:
+        ArrowException: it is no Parquet.
+    """
+    import pyarrow.parquet
+
+    return _paths_of(pyarrow.parquet.read_schema(path))
+
+
+def _paths_of(schema: "pyarrow.Schema") -> list[str]:
+    import pyarrow
+
+    names = list(schema.names)
+    level = [(field.name, field.type) for field in schema]
+    for _ in range(_DEPTH_MAX):
+        level = [
+            (f"{path}.{part.name}", part.type)
+            for path, kind in level
+            if pyarrow.types.is_struct(kind)
+            for part in kind
+        ]
+        names.extend(path for path, _ in level)
+    return list(dict.fromkeys(names))
+
+
+def _cells_of(batch: "pyarrow.RecordBatch", path: str) -> list[Cell]:
+    """A column's cells, or those of a field of a struct; None where the struct is none."""
+    if path in batch.schema.names:
+        return list(batch.column(path).to_pylist())
+    import pyarrow.compute
+
+    outer = path
+    while outer not in batch.schema.names:
+        outer = outer.rpartition(".")[0]
+    cells, kind = batch.column(outer), batch.schema.field(outer).type
+    rest = path[len(outer) + 1 :]
+    while rest:
+        name = next(part.name for part in kind if rest == part.name or rest.startswith(f"{part.name}."))
+        cells, kind = pyarrow.compute.struct_field(cells, name), kind.field(name).type
+        rest = rest[len(name) + 1 :]
+    return list(cells.to_pylist())
 
 
 def count_parquet(path: Path) -> int:

@@ -19,14 +19,16 @@ NEGATIVE_VALUES = {
 }  # fmt: skip
 YES = {
     "yes", "y", "true", "t", "on", "positive", "pos", "ja", "oui", "sí", "si", "sì", "sim", "tak", "да", "是",
-    "はい", "vrai", "wahr", "verdadero", "vero", "verdadeiro", "clicked",
+    "はい", "evet", "igen", "kyllä", "ano", "так", "ναι", "예", "نعم", "כן", "vrai", "wahr",
+    "verdadero", "vero", "verdadeiro", "clicked",
 }  # fmt: skip
 NO = {
     "no", "n", "false", "f", "off", "negative", "neg", "nein", "non", "não", "nao", "nee", "nej", "nie",
-    "нет", "否", "いいえ", "faux", "falsch", "falso", "not_clicked",
+    "нет", "否", "いいえ", "hayır", "hayir", "nem", "ei", "nei", "ні", "όχι", "아니오", "아니요", "لا", "לא",
+    "不是", "faux", "falsch", "falso", "not_clicked",
 }  # fmt: skip
 """Answers. Those that are in no list above are labels only where all values are answers: `no` and `si` are
-languages too, and `on` and `off` may be a switch."""
+languages too (as are `da` and `ne`, which are therefore none), and `on` and `off` may be a switch."""
 
 
 def plain_word(value: str) -> str:

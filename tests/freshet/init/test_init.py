@@ -309,6 +309,32 @@ def test_place_where_it_was_shown_is_no_feature(tmp_path: Path, name: str) -> No
     assert name not in check_config(text, path, "it").features
 
 
+@pytest.mark.parametrize(("name", "most"), [("propensity", 1), ("pscore", 1), ("propensity", 3)])
+def test_propensity_of_a_candidates_place_is_no_feature(tmp_path: Path, name: str, most: int) -> None:
+    path = exposure_file(
+        tmp_path,
+        f"time,session,user,item,{name},clicked",
+        lambda request, place, clicked: f"{most * (1 + (request + place) % 4) / 4},{clicked}",
+    )
+    text, _ = make_config(path)
+    config = check_config(text, path, "it")
+    assert name not in config.features and config.data.propensity == (name if most == 1 else "")
+
+
+def test_names_in_other_languages_are_understood(tmp_path: Path) -> None:
+    rng = random.Random(3)
+    rows = [
+        f"{i // 12 + 1:02}.01.2026 08:00;u{rng.randrange(9)};{i % 13};{rng.choice(['ja', 'nein', 'nein'])}"
+        for i in range(300)
+    ]
+    path = tmp_path / "klicks.csv"
+    path.write_text("\n".join(["Zeitpunkt;Benutzer;Artikel;Gekauft", *rows]) + "\n")
+    text, _ = make_config(path)
+    config = check_config(text, path, "it")
+    assert config.data.context == ["Benutzer"] and config.learner.group_by == "Benutzer"
+    assert config.data.label == "Gekauft"
+
+
 @pytest.mark.parametrize("name", ["avg_position", "rank"])
 def test_number_that_is_known_before_stays_a_feature(tmp_path: Path, name: str) -> None:
     path = exposure_file(

@@ -10,6 +10,7 @@ import pytest
 
 from freshet.cli.main import main
 from freshet.config import Config, load_config
+from freshet.errors import InitError
 from freshet.init.command import make_config, run_init
 from freshet.init.entities import with_entities
 from freshet.replay.replay import replay
@@ -76,6 +77,23 @@ def test_file_of_items_becomes_attributes(tmp_path: Path, name: str, id_name: st
     assert "# made_in: left out: always" in text and "AUC on the sample" in text
 
 
+def test_numbers_of_the_second_file_may_have_other_marks(tmp_path: Path) -> None:
+    data, file = shop(tmp_path, lines=200, items=30), tmp_path / "artikel.csv"
+    rows = [f"{1000 + item};{1 + item % 7}.{100 + item},{item % 10}5" for item in range(30)]
+    file.write_text("\n".join(["item_id;price", *rows]) + "\n", encoding="utf-8-sig")
+    config = config_for(tmp_path, file)
+    assert config.features["price"].kind == "number"
+    columns = config.entities["item_id"]
+    assert (columns.delimiter, columns.decimal, columns.thousands) == (";", ",", ".")
+    assert replay(config, ReplayOptions(data=str(data)))["events"] == 200
+
+
+def test_a_second_file_that_cannot_be_read_is_refused_before_the_first_is_tried(tmp_path: Path) -> None:
+    (tmp_path / "items.dat").write_text("item_id,shelf\n1001,a\n1002,b\n")
+    with pytest.raises(InitError, match=r"does not end in \.csv"):
+        run_init(str(tmp_path / "none.csv"), "-", yes=True, entities=str(tmp_path / "items.dat"))
+
+
 def test_people_may_be_called_otherwise_there(tmp_path: Path) -> None:
     data, file = tmp_path / "log.csv", tmp_path / "customers.csv"
     rows = [f"{1_700_000_000 + 60 * i},{i * i % 90},{i % 7},{i % 2}" for i in range(150)]
@@ -114,7 +132,7 @@ def test_films_of_ratings_have_titles_if_they_gain(tmp_path: Path) -> None:
         ("items.csv", "sku,shelf\n1,a\n2,b\n", "no column has the ids of user_id, item_id"),
         ("items.csv", "item_id,shelf\n" + "1001,a\n" * 40, "no column has the ids of"),
         ("items.dat", "item_id,shelf\n1001,a\n1002,b\n", "does not end in .csv"),
-        ("items.csv", "item_id;price\n1001;1,5\n1002;2,5\n", "which [entities] cannot say"),
+        ("items.csv", "shop list\n\nitem_id,price\n1001,1\n1002,2\n", "which [entities] cannot say"),
         ("items.csv", "", "is empty"),
         ("none.csv", None, "none.csv"),
     ],

@@ -43,7 +43,7 @@ def counted(path: Path, label: str | None = None) -> tuple[int, float]:
     [
         ("y", "n"), ("Yes", "No"), ("TRUE", "FALSE"), ("t", "f"), ("1.0", "0.0"), ("1", "-1"), ("on", "off"),
         ("clicked", "not clicked"), ("ja", "nein"), ("Oui", "Non"), ("sí", "no"), ("SI\u0301", "NO"),
-        (" 1 ", " 0 "),
+        (" 1 ", " 0 "), ("EVET", "HAYIR"), ("Evet", "Hayır"), ("نعم", "لا"), ("예", "아니오"), ("ano", "nei"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("unknown", [None, "", "NaN", "NULL", "None", "NA", "-"])
@@ -74,8 +74,8 @@ def test_ones_and_empty_cells_are_refused(tmp_path: Path, label: str | None) -> 
 
 def test_unknown_words_of_a_column_that_was_named_are_told(tmp_path: Path) -> None:
     path = tmp_path / "visits.csv"
-    write(path, "kyllä", "ei")
+    write(path, "tiptop", "pah")
     plan = make_plan(read_sample(path), path, None, "label")
-    assert any(guess.startswith("data.positive: kyllä counts as 0") for guess in plan.guessed)
+    assert any(guess.startswith("data.positive: tiptop counts as 0") for guess in plan.guessed)
     with pytest.raises(InitError, match="no column looks like a label"):
         make_plan(read_sample(path), path, None)

@@ -7,7 +7,7 @@ import pytest
 from learner.features.columns import declared_by
 from learner.features.spec import FeatureSpec
 from stream.errors import SourceError
-from stream.files.entities import EntitySchema, is_movies, read_entities
+from stream.files.entities import EntityColumns, EntitySchema, is_movies, read_entities
 from stream.records.entities.record import EntityEvent
 
 FEATURES = {
@@ -56,6 +56,19 @@ def test_lines_without_all_of_it_are_rows_of_the_feature_whose_id_they_have(tmp_
         read(tmp_path / "a.csv", "thing,brand\n7,b1\n")
     with pytest.raises(SourceError, match="no column is an attribute of user"):
         read(tmp_path / "a.csv", "user,brand\n7,b1\n")
+
+
+def test_numbers_and_names_are_read_as_the_section_says(tmp_path: Path) -> None:
+    columns = {"item": EntityColumns(delimiter=";", decimal=",", thousands=".")}
+    (tmp_path / "a.csv").write_text("item;price\n7;1.250,5\n")
+    schema = SCHEMA._replace(columns=columns)
+    assert [event.set for event in read_entities(tmp_path / "a.csv", schema)] == [{"price": 1250.5}]
+    (tmp_path / "a.jsonl").write_text('{"item": {"id": 7, "cost": {"eur": 2.5}}}\n')
+    columns = {"item": EntityColumns(id="item.id", features={"price": "item.cost.eur"})}
+    schema = SCHEMA._replace(columns=columns)
+    assert list(read_entities(tmp_path / "a.jsonl", schema)) == [EntityEvent("item", 7, 0.0, {"price": 2.5})]
+    with pytest.raises(ValueError, match="expected two that differ"):
+        EntityColumns(decimal=",", thousands=",")
 
 
 def test_movies_are_told_by_their_name_and_their_first_line(tmp_path: Path) -> None:

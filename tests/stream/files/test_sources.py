@@ -85,6 +85,38 @@ def test_jsonl_keeps_types_and_takes_each_lines_keys(tmp_path: Path) -> None:
     assert (second.request_id, second.candidates) == ("3", [{"user": 7, "new": 0}])
 
 
+def test_fields_of_objects_are_columns(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    lines = [
+        {"at": {"s": 1000}, "y": 1, "user": {"id": 7, "geo": {"lat": 1.5}}, "item.id": "a"},
+        {"at": {"s": 1001}, "y": 0, "user": {"id": 8, "geo": None}, "item": {"id": "b"}, "item.id": "c"},
+        {"at": {"s": 1002}, "y": 0, "user": None, "item.id": "d"},
+    ]
+    settings = DataSettings(
+        time="at.s",
+        label="y",
+        features={"user": "user.id", "lat": "user.geo.lat", "item": "item.id"},
+        context=["user"],
+    )
+    write(tmp_path / "a.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    pq.write_table(pa.Table.from_pylist(lines), tmp_path / "a.parquet")
+    for name in ("a.jsonl", "a.parquet"):
+        found = read(tmp_path / name, settings)
+        assert [one.time for one in found] == [1000.0, 1001.0, 1002.0]
+        assert [one.context for one in found] == [{"user": 7}, {"user": 8}, {}]
+        assert [one.candidates for one in found] == [
+            [{"lat": 1.5, "item": "a"}], [{"item": "c"}], [{"item": "d"}]
+        ], name  # fmt: skip
+    deep = '{"time": 1, "label": 1, "user": ' + '{"a": ' * 500 + "1" + "}" * 500 + "}\n"
+    wanted = DataSettings(features={"x": "user.a.a.a"})
+    with pytest.raises(SourceError, match="is no value; expected a number"):
+        read(write(tmp_path / "deep.jsonl", deep), wanted)
+    with pytest.raises(SourceError, match=r"no column 'user\.name'"):
+        read(tmp_path / "a.parquet", DataSettings(time="", label="y", features={"x": "user.name"}))
+
+
 def test_parquet_equals_csv(tmp_path: Path) -> None:
     import datetime
 
