@@ -5,7 +5,8 @@ lead writes a *claim* there. All members read the topic in the same order, so al
 of different machines are never compared:
 
 - A member is gone when it announces that it leaves, or when enough beats of the observer have come back from
-  the log since the member's last beat. While the log is away no beats come back, so no member times out.
+  the log since the member's last beat. While the log is away no beats come back, so no member times out. Of
+  what was before its own first beat, a new member finds who was gone by the beats of those who were there.
 - A claim's *term* is its offset in the topic. The newest claim holds. Terms only rise, also after a trim
   or a restart.
 
@@ -85,7 +86,7 @@ class _Peer(msgspec.Struct):
     way: str = ""
     able: bool = False
     waits: bool = False
-    unanswered: int = 0  # our own beats since its last one
+    unanswered: dict[str, int] = {}  # since its last beat those of an observer, by incarnation
 
 
 class Member:
@@ -376,14 +377,17 @@ class Member:
                 del self._peers[beat.name]  # the new process comes last
             peer = self._peers[beat.name] = _Peer(beat.incarnation, beat.way)
         peer.able, peer.waits = beat.able, beat.waits
-        peer.unanswered = 0
-        if beat.incarnation == self.incarnation:
-            self._count_silence()
+        peer.unanswered.clear()
+        own = beat.incarnation == self.incarnation
+        if own or self.name not in self._peers or self._peers[self.name].incarnation != self.incarnation:
+            self._count_silence(beat.incarnation, own)
 
-    def _count_silence(self) -> None:
+    def _count_silence(self, observer: str, own: bool) -> None:
+        """A beat of an observer: this member, or before its own first beat whoever was there then."""
         for name, peer in list(self._peers.items()):
-            if peer.incarnation != self.incarnation:
-                peer.unanswered += 1
-                if peer.unanswered >= self._unanswered_max:
-                    _log.warning("member %s of group %s is gone", name, self.group)
+            if peer.incarnation != observer:
+                count = peer.unanswered[observer] = peer.unanswered.get(observer, 0) + 1
+                if count >= self._unanswered_max:
+                    if own:
+                        _log.warning("member %s of group %s is gone", name, self.group)
                     del self._peers[name]

@@ -45,6 +45,30 @@ def test_member_that_leaves_is_gone_at_once_and_not_after_the_timeout(log: Log) 
     assert a.names == ["a"]
 
 
+def test_who_was_gone_for_others_is_gone_for_a_new_member_at_once(log: Log) -> None:
+    brief = GroupSettings(beat_s=1.0, timeout_s=6.0)
+
+    def joined(name: str, seed: int) -> Member:
+        made = Member(log, "join", name, brief, ManualClock(seed))
+        made.join()
+        return made
+
+    dead, alive = joined("dead", 1), joined("alive", 2)
+    for _ in range(4):
+        alive.beat()
+    assert joined("early", 3).names == ["alive", "dead", "early"], "five beats came after its last one"
+    alive.beat()
+    late = joined("late", 4)
+    assert late.names == ["alive", "early", "late"]
+    dead.beat()
+    late.look()
+    assert late.names == ["alive", "dead", "early", "late"], "it was only slow"
+    for _ in range(10):
+        alive.beat()
+    late.look()
+    assert "dead" in late.names, "a member that is there goes by its own beats"
+
+
 def test_beats_come_as_often_as_configured(log: Log) -> None:
     clock = ManualClock()
     one = Member(log, "join", "a", SLOW, clock)
