@@ -134,13 +134,16 @@ def learn(options: argparse.Namespace) -> dict:
                     "rss_mb": (rss_bytes() - begun) / 1e6,
                 }
             )
-        published = publish(learner, state, options) if options.side == "resting" else {}
+        digest = learner.digest()
+        published = {}
+        if options.side == "resting" and options.requests:
+            published = publish(learner, state, options)
         return {
             "windows": windows,
             "published": published,
             "fill_s": fill_s,
             "filled_rss_mb": filled_mb,
-            "hash": learner.digest(),
+            "hash": digest,
             "rows": len(table),
             "in_memory": getattr(table, "in_memory", len(table)),
             "table_mb": table.nbytes / 1e6,
@@ -242,7 +245,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=2_000_000)
     parser.add_argument("--memory-rows", type=int, default=200_000)
     parser.add_argument("--examples", type=int, default=8 * 16 * COMMIT)
-    parser.add_argument("--requests", type=int, default=4_000)
+    parser.add_argument("--requests", type=int, default=4_000, help="0: no server")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--side", choices=["memory", "resting", "serving"], help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -256,7 +259,8 @@ def main() -> None:
     if options.side:
         print(json.dumps(serve(options) if options.side == "serving" else learn(options)))
         return
-    memory, resting, serving = (in_process(side, options) for side in ("memory", "resting", "serving"))
+    memory, resting = (in_process(side, options) for side in ("memory", "resting"))
+    serving = in_process("serving", options) if options.requests else {}
 
     def mean(side: dict, name: str) -> float:
         return float(np.mean([window[name] for window in side["windows"]]))
@@ -287,10 +291,11 @@ def main() -> None:
         f"{resting['disk_mb']:.0f} MB on disk"
     )
     sent = resting["published"]
-    print(
-        f"a snapshot of {sent['mb']:.0f} MB with {sent['commits']} commits, the longest of "
-        f"{sent['longest_commit_s']:.2f} s, and {sent['rss_more_mb']:.0f} MB more memory meanwhile"
-    )
+    if sent:
+        print(
+            f"a snapshot of {sent['mb']:.0f} MB with {sent['commits']} commits, the longest of "
+            f"{sent['longest_commit_s']:.2f} s, and {sent['rss_more_mb']:.0f} MB more memory meanwhile"
+        )
     most = max(resting["filled_rss_mb"], *(window["rss_mb"] for window in resting["windows"]))
     print(
         f"memory of the process above its start: {most:.0f} MB at most ({most / bytes_asked:.2f} times), "

@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,22 +38,22 @@ STEPS = ("ask", "lend", "learn", "add", "end")
 """What a shard does between two exchanges of a turn."""
 
 
-class TimedTrainer(Trainer):
-    """Notes the CPU time of learning alone."""
+class Learning:
+    """Notes the CPU time that a trainer takes to learn, in `seconds`."""
 
-    seconds = 0.0
+    def __init__(self, trainer: Trainer) -> None:
+        self.seconds = 0.0
+        for name in ("learn_labelled", "finish"):
+            setattr(trainer, name, self._timed(getattr(trainer, name)))
 
-    def learn_labelled(self, labelled: Labelled) -> list[Learnt]:
-        began = time.process_time()
-        done = super().learn_labelled(labelled)
-        self.seconds += time.process_time() - began
-        return done
+    def _timed(self, learn: Callable[..., list[Learnt]]) -> Callable[..., list[Learnt]]:
+        def timed(*arguments: Labelled) -> list[Learnt]:
+            began = time.process_time()
+            done = learn(*arguments)
+            self.seconds += time.process_time() - began
+            return done
 
-    def finish(self) -> list[Learnt]:
-        began = time.process_time()
-        done = super().finish()
-        self.seconds += time.process_time() - began
-        return done
+        return timed
 
 
 class Told(NamedTuple):
@@ -88,9 +89,7 @@ def play_shards(
     """N shards, a step at a time, with the time of each."""
     owners = Owners(shards)
     mine = [Shard(rank, owners, stream.features, settings) for rank in range(shards)]
-    trainers = [TimedTrainer(shard.model) for shard in mine]
-    for shard, trainer in zip(mine, trainers, strict=True):
-        shard.trainer = trainer
+    learnings = [Learning(shard.trainer) for shard in mine]
     whole = joined(chunks)
     spent = dict.fromkeys(STEPS, 0.0)
     learnt, wall, sent = [], 0.0, 0
@@ -125,7 +124,7 @@ def play_shards(
                 wall += max(out) / BYTES_PER_S + (LATENCY_S if shards > 1 else 0.0)
         learnt.append(in_order([one for each in ended for one in each], np.concatenate(shares)))
     n = whole.requests / 1e6
-    learning = sum(trainer.seconds for trainer in trainers)
+    learning = sum(one.seconds for one in learnings)
     everything = sum(spent.values())
     adding = spent["add"] + spent["end"]
     parts = {"learn": learning, "exchange": everything - learning - adding, "add": adding, "all": everything}
