@@ -43,8 +43,14 @@ collect_ignore = ["serving/http/schemathesis", "serving/foreign"]
 os.environ.pop("SSL_CERT_FILE", None)
 os.environ["SSL_CERT_DIR"] = str(Path(__file__).parent)
 
-LONGEST = ("docs/test_docs_blocks", "chaos/test_load", "chaos/test_chaos", "freshet/demo/test_demo")
-"""Files that take a minute or so each: begun last they would run alone at the end."""
+LONGEST = (
+    "docs/test_docs_blocks",
+    "chaos/test_load",
+    "chaos/test_chaos",
+    "freshet/demo/test_demo",
+    "freshet/roles/test_foreign_producers",
+)
+"""Files that take half a minute or more each: begun last they would run alone at the end."""
 
 WAITING_SHARE = 0.8
 """Of a run, in which the files with tests of processes begin: what ends it has short tests."""

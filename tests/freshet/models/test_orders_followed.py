@@ -53,9 +53,7 @@ def test_shares_are_given_only_to_models_that_every_server_holds_and_has_ready(
             order_shares(config, {"challenger": 1.0}, wait_s=1.0)
     ready = {f"{MODEL}challenger/ready": 1.0}
     beat(log, "serve", **ready)
-    with pytest.raises(
-        OrderError, match=r"order 0 is in the log, but after 0\.2 s it is not followed"
-    ):
+    with pytest.raises(OrderError, match=r"order 0 is in the log, but after 0\.2 s it is not followed"):
         order_shares(config, {"challenger": 1.0}, wait_s=0.2)
     beat(log, "serve", **ready, shares_from=1.0)
     assert order_shares(config, {"challenger": 1.0}, wait_s=5.0)[0] == 1
