@@ -4,7 +4,7 @@ Numba compiles a kernel again for a read-only or a strided array, so every array
 contiguous here. Most already are, and are not copied.
 """
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,16 @@ from embeddings.types import Floats, Keys, Slots
 KERNEL: Final = ("C", "W")
 """NumPy requirements of every array that is passed to a kernel."""
 
+_UINT64, _INT64, _UINT32, _FLOAT32 = map(np.dtype, (np.uint64, np.int64, np.uint32, np.float32))
+
 _UINT32_MAX: Final = (1 << 32) - 1
+
+
+def _kernel_array(values: npt.ArrayLike, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """An array that meets KERNEL. Nearly all do, and `np.require` costs more than a small kernel."""
+    if type(values) is np.ndarray and values.dtype == dtype and values.flags.carray:
+        return values
+    return np.require(values, dtype=dtype, requirements=KERNEL)
 
 
 def as_keys(table: str, keys: npt.ArrayLike) -> Keys:
@@ -29,7 +38,7 @@ def as_keys(table: str, keys: npt.ArrayLike) -> Keys:
         raise TableInputError(
             f"table {table!r}: keys must be integers of shape (n,), not {array.dtype} of shape {array.shape}"
         )
-    return np.require(array, dtype=np.uint64, requirements=KERNEL)
+    return _kernel_array(array, _UINT64)
 
 
 def as_slots(table: str, slots: Slots, high: int) -> Slots:
@@ -38,10 +47,10 @@ def as_slots(table: str, slots: Slots, high: int) -> Slots:
     Raises:
         TableInputError: the slots do not come from this table.
     """
-    array = np.require(slots, dtype=np.int64, requirements=KERNEL)
+    array = _kernel_array(slots, _INT64)
     if array.ndim != 1:
         raise TableInputError(f"table {table!r}: slots must be (n,), not {array.shape}")
-    if array.size and (array.max() >= high or array.min() < -1):
+    if array.size and (np.maximum.reduce(array) >= high or np.minimum.reduce(array) < -1):
         raise TableInputError(f"table {table!r}: slots must come from this table")
     return array
 
@@ -52,7 +61,7 @@ def as_floats(table: str, values: npt.ArrayLike, shape: tuple[int, int], what: s
     Raises:
         TableInputError: the values have another shape.
     """
-    array = np.require(values, dtype=np.float32, requirements=KERNEL)
+    array = _kernel_array(values, _FLOAT32)
     if array.shape != shape:
         raise TableInputError(f"table {table!r}: {what} must have shape {shape}, not {array.shape}")
     return array
@@ -76,4 +85,4 @@ def as_uint32(table: str, values: npt.ArrayLike, n: int, what: str) -> npt.NDArr
         array = array.astype(np.uint32)
     if array.ndim == 0:
         return np.full(n, array, dtype=np.uint32)
-    return np.require(array, requirements=KERNEL)
+    return _kernel_array(array, _UINT32)

@@ -116,7 +116,7 @@ class Table(Arena):
             (n,) int64; -1 if the id is not admitted yet, or the table is full.
         """
         slots, inverse, _ = self._upsert(keys, times, 0)
-        return np.take(slots, inverse)
+        return slots.take(inverse)
 
     def find(self, keys: npt.ArrayLike, now: npt.ArrayLike = 0) -> Slots:
         """The slot of each key, (n,) int64, -1 without a row at `now` ((n,) or one value). Never inserts."""

@@ -174,7 +174,7 @@ class MemoryDisk(Disk):
     def names(self, folder: Path) -> list[str]:
         known = self._folders | self._databases.keys()
         depth = len(folder.parts)
-        return sorted({path.parts[depth] for path in known if folder in path.parents})
+        return sorted({path.parts[depth] for path in known if path != folder and _is_at(path, folder)})
 
     def make(self, folder: Path) -> None:
         self._folders |= {folder, *folder.parents}
@@ -194,7 +194,7 @@ class MemoryDisk(Disk):
 
     def move(self, source: Path, target: Path) -> None:
         found = self._below(source)
-        folders = {path for path in self._folders if path == source or source in path.parents}
+        folders = {path for path in self._folders if _is_at(path, source)}
         if not found and not folders:
             raise FileNotFoundError(2, "No such file or directory", str(source))
         for path, stored in found:
@@ -211,14 +211,16 @@ class MemoryDisk(Disk):
             self._trouble("removing", folder)
         for path, _ in found:
             del self._databases[path]
-        self._folders -= {path for path in self._folders if path == folder or folder in path.parents}
+        self._folders -= {path for path in self._folders if _is_at(path, folder)}
 
     def _below(self, folder: Path) -> list[tuple[Path, _Stored]]:
-        return [
-            (path, stored)
-            for path, stored in self._databases.items()
-            if path == folder or folder in path.parents
-        ]
+        return [(path, stored) for path, stored in self._databases.items() if _is_at(path, folder)]
+
+
+def _is_at(path: Path, folder: Path) -> bool:
+    """Whether a path is a folder, or below it."""
+    parts = folder.parts
+    return path.parts[: len(parts)] == parts
 
 
 class _Held(Held):

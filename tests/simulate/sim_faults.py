@@ -23,10 +23,11 @@ TROUBLE_S = 60.0  # for how long things go wrong, outages of the log not counted
 PAUSE_S_MAX = 20.0
 FROZEN_S_MAX = 25.0
 WAKES_S_MAX = 0.3  # how long after another one has begun to lead
-DEPOSED_TOO = 0.3  # how often the next leader is killed at once
+DEPOSED_TOO = 0.5  # how often the next leader is killed at once
 OUTAGE_S_MAX = 7200.0
 TOPIC_OUTAGE_S_MAX = 8.0
 STOPS_MEANWHILE = 0.6
+MOVES_S_MAX = 3.0  # how long after the clock of the events jumps a joiner stops, of several
 DRIFT_MAX = 1.2  # how much faster or slower a clock runs
 ROLES_KEPT = 40
 BACKUPS = Path("backups")
@@ -114,6 +115,13 @@ class Troubles:
     def _stop(self, process: Process) -> None:
         self.note("stop", process)
         process.stop.set()
+
+    def move_soon(self) -> None:
+        """A joiner stops, and others take over what it had, while records from before a jump are remembered."""
+        joiners = [one for one in self._roles if one.name.startswith("join")]
+        if len(joiners) > 1:
+            one = self._world.random.choice(joiners)
+            self._world.at(self._world.random.random() * MOVES_S_MAX, lambda: self._do_to(self._stop, one))
 
     def _pause(self, process: Process) -> None:
         self.note("pause", process)

@@ -183,7 +183,7 @@ class Run:
                 self._starting.add(process.name)
                 delay_s = 0.2 + self.world.random.random() * RESTART_S
                 self.world.at(delay_s, lambda process=process: self._start(process))
-            elif not process.over:
+            elif self.machines[process.name].failed_s is not None and not process.over:
                 self._check_threads(process)
         return True
 
@@ -250,6 +250,7 @@ class Run:
             del self._jumps[0]
             self.happened["the stream stands still"] += 1
             self.ledger.jump(self.world.random.uniform(*JUMP_WINDOWS) * WINDOW_S)
+            self.troubles.move_soon()
         return self.ledger.take(requests)
 
     def _add(self, name: str, role: Any) -> Process:

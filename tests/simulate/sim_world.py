@@ -51,8 +51,8 @@ class _Thread(greenlet):
         self.process = process
         self.work = work
         self.wake_at_s = 0.0
-        self.event: threading.Event | None = None
-        self.other: _Thread | None = None  # that it waits for
+        self.event: threading.Event | None = None  # that it waits for, as well as for its time
+        self.other: _Thread | None = None  # whose end it waits for
         self.alone = False  # while it waits, no other thread of its process may run: it may hold a lock
         self.done = False
         self.failure: BaseException | None = None
@@ -78,12 +78,6 @@ class _Thread(greenlet):
             self.process.world.wait(
                 self.process, timeout if timeout is not None else float("inf"), other=self
             )
-
-    def called(self) -> bool:
-        """Whether it need not wait any longer, since what it waits for has come."""
-        if self.event is not None and self.event.is_set():
-            return True
-        return self.other is not None and self.other.done
 
 
 class Process:
@@ -299,7 +293,11 @@ class World:
                 alone.append(process)
             if process.paused_until_s > now_s:
                 wake_at_s = max(wake_at_s, process.paused_until_s)
-            elif wake_at_s <= now_s or thread.called():
+            elif (
+                wake_at_s <= now_s
+                or ((event := thread.event) is not None and event.is_set())
+                or ((other := thread.other) is not None and other.done)
+            ):
                 due.append(thread)
                 continue
             if wake_at_s < next_s:

@@ -161,11 +161,16 @@ class FaultyLog(Log):
             self._calls += 1
             if self._late:
                 self._bring_late()
-            if self._calls >= self._away_until and self._hits("away"):
-                self._away_until = self._calls + self._draw.randint(1, max(self.faults.away_calls_max, 1))
+            faults, draw = self.faults, self._draw.random
+            if self._calls >= self._away_until and draw() < faults.away:
+                self.happened["away"] += 1
+                self._away_until = self._calls + self._draw.randint(1, max(faults.away_calls_max, 1))
             if self._calls < self._away_until:
                 raise LogAwayError(f"{self} does not answer")
-            delay_s = self._draw.random() * self.faults.delay_s_max if self._hits("delay") else 0.0
+            delay_s = 0.0
+            if draw() < faults.delay:
+                self.happened["delay"] += 1
+                delay_s = draw() * faults.delay_s_max
         if delay_s:
             self._clock.sleep(delay_s)  # without the lock: others' calls do not wait for this one
 
@@ -175,7 +180,7 @@ class FaultyLog(Log):
         for _, topic, records in due:
             self._log.append(topic, records)
 
-    def _hits(self, name: Literal["repeat", "away", "short_read", "uneven", "delay"]) -> bool:
+    def _hits(self, name: Literal["repeat", "short_read", "uneven"]) -> bool:
         hit = self._draw.random() < getattr(self.faults, name)
         if hit:
             self.happened[name] += 1

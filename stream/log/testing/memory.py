@@ -7,8 +7,9 @@ log can be tested in milliseconds.
 from __future__ import annotations
 
 import threading
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Mapping, Sequence
+from itertools import accumulate
 
 from ground.clock import SYSTEM_CLOCK, Clock
 from stream.errors import LogError
@@ -36,6 +37,7 @@ class _Partition:
         self.first = 0
         self.end = 0  # the offset that the next record gets
         self.records: list[Record] = []
+        self.bytes_to: list[int] = []  # of each record: its bytes and those of all before it
         self.last_ms = 0
         self._behind = 0  # the offset behind the last record; less than `end` where there is none up to it
         self._passed = 0  # the end as of which a reader has found that out
@@ -46,17 +48,24 @@ class _Partition:
         return max(self._behind, self.first) if self._passed == self.end else self.end
 
     def held_bytes(self) -> int:
-        return sum(map(_size, self.records))
+        return self.bytes_to[-1] - self._bytes_before(0) if self.records else 0
 
     def add(self, record: Record) -> None:
         self.records.append(record)
+        self.bytes_to.append((self.bytes_to[-1] if self.bytes_to else 0) + _size(record))
         self._behind = self.end = record.offset + 1
 
     def trim(self, before_offset: int) -> None:
         cut = min(before_offset, self.end)
         if cut > self.first:
-            del self.records[: self.index(cut)]
+            gone = self.index(cut)
+            del self.records[:gone], self.bytes_to[:gone]
             self.first = cut
+
+    def drop(self, offsets: Collection[int]) -> None:
+        """Remove single records."""
+        kept = [record for record in self.records if record.offset not in offsets]
+        self.records, self.bytes_to = kept, list(accumulate(map(_size, kept)))
 
     def index(self, offset: int) -> int:
         """Where in `records` the first one at or behind an offset is."""
@@ -66,16 +75,16 @@ class _Partition:
 
     def select(self, offset: int, max_records: int, max_bytes: int) -> list[Record]:
         start = self.index(offset)
-        found: list[Record] = []
-        size = 0
-        for record in self.records[start : start + max_records]:
-            size += _size(record)
-            if found and size > max_bytes:
-                break
-            found.append(record)
-        if not found:
+        end = min(start + max_records, len(self.records))
+        if start >= end:
             self._passed = self.end
-        return found
+            return []
+        end = bisect_right(self.bytes_to, self._bytes_before(start) + max_bytes, start + 1, end)
+        return self.records[start:end]
+
+    def _bytes_before(self, index: int) -> int:
+        """What `bytes_to` says of the record before one, which may be gone."""
+        return self.bytes_to[index] - _size(self.records[index])
 
 
 class _Store:
@@ -171,7 +180,7 @@ class MemoryLog(Log):
         max_bytes: int = READ_BYTES_MAX,
         wait_s: float = 0.0,
     ) -> dict[int, list[Record]]:
-        deadline_s = self._clock.now_s() + wait_s
+        deadline_s = self._clock.now_s() + wait_s if wait_s > 0.0 else float("-inf")
         with self._store.changed:
             while True:
                 held = self._topic(topic)
@@ -181,8 +190,7 @@ class MemoryLog(Log):
                     records = held[p].select(offset, max(max_records, 1), max_bytes)
                     if records:
                         found[p] = records
-                left_s = deadline_s - self._clock.now_s()
-                if found or left_s <= 0.0:
+                if found or wait_s <= 0.0 or (left_s := deadline_s - self._clock.now_s()) <= 0.0:
                     return found
                 self._clock.wait_on(self._store.changed, left_s)
 
@@ -241,8 +249,7 @@ class MemoryLog(Log):
         with self._store.changed:
             held = self._topic(topic)
             check_partition(self, topic, partition, len(held))
-            kept = [record for record in held[partition].records if record.offset not in offsets]
-            held[partition].records = kept
+            held[partition].drop(offsets)
 
     def close(self) -> None:
         with self._store.changed:

@@ -109,6 +109,9 @@ class Books:
         if not first:
             return {"learners_off": int(_digest(learner) != self._digest), **books}
         self._digest = _digest(learner)
+        if self._misses_some(learner):
+            self.happened["learner that began anew from a compacted log"] += 1
+            return books | {"began_anew_without_damage": int(not run.troubles.hurt_ever)}
         if not run.schedule.small:
             books |= self._learned.sightings(journal, learner.model)
         if self._begins(journal):  # all states and snapshots were damaged, and it has begun anew
@@ -138,6 +141,11 @@ class Books:
                 runner.take_stretches(_joined(stretches))
             again.finish()
             return _digest(again)
+
+    def _misses_some(self, learner: Learner) -> bool:
+        """Whether it began anew, and the log may have dropped single examples by then."""
+        first = next(update.epoch for _, update in self._run.archive.updates() if update.parts)
+        return self._run.troubles.happened["examples compacted"] > 0 and learner.meta.epoch != first
 
     def _begins(self, journal: Journal) -> dict[int, int]:
         """Where a journal begins behind the front of a partition, which the log had dropped."""

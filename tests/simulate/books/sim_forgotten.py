@@ -1,6 +1,7 @@
 """What was to be forgotten: is it anywhere?"""
 
 from collections import Counter
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,8 +52,10 @@ class ForgottenBooks:
         if isinstance(value, int):
             return True  # a small integer is in many bytes
         for records in last.values():
-            places = [i for i, record in enumerate(records) if name in record.value]
-            if not places or any(text in r.value and name not in r.value for r in records[places[-1] :]):
+            behind = takewhile(lambda record: name not in record.value, reversed(records))
+            if any(text in record.value for record in behind):
+                return True
+            if not any(name in record.value for record in records):
                 return True
         return False
 
