@@ -4,7 +4,7 @@ Numba compiles a kernel again for a read-only or a strided array, so every array
 contiguous here. Most already are, and are not copied.
 """
 
-from typing import Any, Final
+from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +15,17 @@ from embeddings.types import Floats, Keys, Slots
 KERNEL: Final = ("C", "W")
 """NumPy requirements of every array that is passed to a kernel."""
 
-_UINT64, _INT64, _UINT32, _FLOAT32 = map(np.dtype, (np.uint64, np.int64, np.uint32, np.float32))
+Scalar = TypeVar("Scalar", bound=np.generic)
+
+_UINT64: Final = np.dtype(np.uint64)
+_INT64: Final = np.dtype(np.int64)
+_UINT32: Final = np.dtype(np.uint32)
+_FLOAT32: Final = np.dtype(np.float32)
 
 _UINT32_MAX: Final = (1 << 32) - 1
 
 
-def _kernel_array(values: npt.ArrayLike, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+def _kernel_array(values: npt.ArrayLike, dtype: np.dtype[Scalar]) -> npt.NDArray[Scalar]:
     """An array that meets KERNEL. Nearly all do, and `np.require` costs more than a small kernel."""
     if type(values) is np.ndarray and values.dtype == dtype and values.flags.carray:
         return values

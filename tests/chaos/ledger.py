@@ -342,10 +342,15 @@ def counts_in(table: Any) -> Counter[int]:
     return found
 
 
-def fresh_records(log: Log, topic: str) -> Iterator[Record]:
-    """A topic's records as every reader takes them: of each producer's numbers those that rise."""
+def fresh_records(log: Log, topic: str, begins: Mapping[int, int] | None = None) -> Iterator[Record]:
+    """A topic's records as every reader takes them: of each producer's numbers those that rise.
+
+    Args:
+        begins: where the reader has begun, by partition: what was sent before and again behind it is new.
+    """
     for partition, (first, end) in enumerate(log.ends(topic)):
         seen: dict[str, int] = {}
+        first = max(first, (begins or {}).get(partition, 0))
         while first < end and (records := log.read(topic, partition, first)):
             for record in records:
                 first = record.offset + 1

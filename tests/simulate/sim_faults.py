@@ -117,7 +117,7 @@ class Troubles:
         process.stop.set()
 
     def move_soon(self) -> None:
-        """A joiner stops, and others take over what it had, while records from before a jump are remembered."""
+        """A joiner stops, and others take over, while records from before a jump are remembered."""
         joiners = [one for one in self._roles if one.name.startswith("join")]
         if len(joiners) > 1:
             one = self._world.random.choice(joiners)

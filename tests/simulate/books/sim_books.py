@@ -12,7 +12,7 @@ from ledger import fresh_records
 from sim_clients import Answer
 from sim_forgotten import ForgottenBooks
 from sim_joined import JoinedBooks
-from sim_learned import Journal, Learned
+from sim_learned import Journal, Learned, begins_of
 
 from learner.errors import UpdateGapError
 from learner.meta import KEY as META
@@ -48,6 +48,7 @@ class Books:
         self._archive = run.archive.log(EVENTS, EXAMPLES, UPDATES, DEAD_LETTERS, SNAPSHOTS)
         self._rng = random.Random(run.schedule.seed)
         self._learned = Learned(self._archive, run.config)
+        self._digest: dict[str, str] = {}  # of the first learner that was looked at
 
     def close(self) -> dict[str, int]:
         """What is off; each number must be 0."""
@@ -75,7 +76,7 @@ class Books:
                         continue  # it stood by, and was stopped before it had followed to the end
                     learner = Learner(config.features, config.learn, state, config.targets)
                     journal = list(read_journal(state))
-                    books |= self._learner(learner, journal, follower, exact, first=compared == 0)
+                    books |= self._learner(learner, journal, follower, exact)
                     compared += 1
             except StateDamagedError:
                 if not run.troubles.hurt_ever:
@@ -93,9 +94,7 @@ class Books:
 
     # --- learners and followers ---
 
-    def _learner(
-        self, learner: Learner, journal: Journal, follower: Follower, exact: bool, first: bool
-    ) -> dict[str, int]:
+    def _learner(self, learner: Learner, journal: Journal, follower: Follower, exact: bool) -> dict[str, int]:
         run = self._run
         books = {"follower_rows_off": differences(follower.model, learner)}
         for kept in run.replicas.values():
@@ -106,7 +105,7 @@ class Books:
         books["table_rows_over"] = sum(
             max(len(table) - table.spec.rows_max * 9 // 8, 0) for table in learner.model.tables
         )
-        if not first:
+        if self._digest:
             return {"learners_off": int(_digest(learner) != self._digest), **books}
         self._digest = _digest(learner)
         if self._misses_some(learner):
@@ -114,7 +113,7 @@ class Books:
             return books | {"began_anew_without_damage": int(not run.troubles.hurt_ever)}
         if not run.schedule.small:
             books |= self._learned.sightings(journal, learner.model)
-        if self._begins(journal):  # all states and snapshots were damaged, and it has begun anew
+        if begins_of(journal):  # all states and snapshots were damaged, and it has begun anew
             self.happened["learner that began anew"] += 1
             books["began_anew_without_damage"] = int(not run.troubles.hurt_ever)
         elif exact and not run.wrong and not run.schedule.forgets:
@@ -128,7 +127,7 @@ class Books:
         fingerprint = Learner.fingerprint(config.features, config.learn, config.targets)
         with RoleState(Path("again"), "learner", fingerprint, disk=MemoryDisk()) as state:
             commit = state.begin()
-            for partition, offset in self._begins(journal).items():
+            for partition, offset in begins_of(journal).items():
                 commit.set_offset(EXAMPLES, partition, offset)
             state.commit(commit)
             again = Learner(config.features, config.learn, state, config.targets)
@@ -146,13 +145,6 @@ class Books:
         """Whether it began anew, and the log may have dropped single examples by then."""
         first = next(update.epoch for _, update in self._run.archive.updates() if update.parts)
         return self._run.troubles.happened["examples compacted"] > 0 and learner.meta.epoch != first
-
-    def _begins(self, journal: Journal) -> dict[int, int]:
-        """Where a journal begins behind the front of a partition, which the log had dropped."""
-        begins: dict[int, int] = {}
-        for taken in (t for commit in journal for t in commit):
-            begins.setdefault(taken.partition, taken.start)
-        return {partition: offset for partition, offset in begins.items() if offset}
 
     # --- what was published, and what was answered ---
 

@@ -22,6 +22,14 @@ from stream.state.journal import JournalStretch
 Journal = list[list[JournalStretch]]
 
 
+def begins_of(journal: Journal) -> dict[int, int]:
+    """Where a journal begins behind the front of a partition, which the log had dropped."""
+    begins: dict[int, int] = {}
+    for taken in (t for commit in journal for t in commit):
+        begins.setdefault(taken.partition, taken.start)
+    return {partition: offset for partition, offset in begins.items() if offset}
+
+
 class Said:
     """What is true of items and people: for each attribute, the newest that was said before a time."""
 
@@ -112,9 +120,8 @@ class Learned:
     def _taken(self, journal: Journal) -> Iterator[Example | Forget]:
         """What a learner has taken, in its order."""
         decode = Decoder[Any](Example, Forget, EntityEvent, targets=self._config.targets).decode
-        fresh: Mapping[tuple[int, int], bytes] = {
-            (r.partition, r.offset): r.value for r in fresh_records(self._archive, EXAMPLES)
-        }
+        records = fresh_records(self._archive, EXAMPLES, begins_of(journal))
+        fresh: Mapping[tuple[int, int], bytes] = {(r.partition, r.offset): r.value for r in records}
         refusals, said = Refusals(), Said()
         for taken in (t for commit in journal for t in commit):
             for offset in range(taken.start, taken.end):

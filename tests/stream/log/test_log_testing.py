@@ -202,6 +202,18 @@ def test_offsets_left_out_have_no_record_and_no_reader_waits_for_them() -> None:
             call()
 
 
+def test_read_counts_bytes_from_its_own_begin_behind_what_is_gone() -> None:
+    log = MemoryLog()
+    log.create_topic("t", 1)
+    log.append("t", [Outgoing(b"", b"x" * size) for size in (50, 10, 10, 40, 10, 10)])
+    log.trim("t", 0, 1)
+    log.drop("t", 0, [3])
+    log.append("t", [Outgoing(b"", b"x" * 10)])
+    assert [r.offset for r in log.read("t", 0, 0, max_bytes=30)] == [1, 2, 4]
+    assert [r.offset for r in log.read("t", 0, 4, max_bytes=29)] == [4, 5]
+    assert [r.offset for r in log.read("t", 0, 6, max_bytes=1)] == [6], "one record at least"
+
+
 def test_log_without_times_gives_those_of_the_producers() -> None:
     clock = ManualClock(start_s=50.0)
     log = MemoryLog(clock=clock, notes_times=False)
