@@ -6,8 +6,9 @@ Each stream is written as JSON Lines, and `freshet init` makes a config of it, w
 keeps a text, a vector, an age, a place, a calendar, a geo, a history or a rate because that gained on the
 sample, the whole stream is learned with this config and with the one that has none of these, by the defaults
 (the deep part included): AUC and log loss of the last half, and the difference with a 95 % interval from 20
-parts of the time. Where it keeps nothing, both configs are one. With a place the AUC is among candidates at
-the same place: predictions leave the place out.
+parts of the time. A seed makes another simulated world, or of a data set another initial learner, whose means
+are printed. Where it keeps nothing, both configs are one. With a place the AUC is among candidates at the
+same place: predictions leave the place out.
 
 Streams: MovieTweetings (--movies); the simulated worlds of `quality.py`, `quality_known.py` and
 `quality_content.py`; and the data sets of `quality_public.py` that are in --data.
@@ -17,7 +18,8 @@ import argparse
 import json
 import tempfile
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,26 +66,43 @@ class Learned(NamedTuple):
         return [Learned(*part) for part in cuts]
 
 
-def streams(options: argparse.Namespace) -> Iterator[tuple[str, list[Example]]]:
-    """The streams by name; those of a seed have it in their name."""
+def streams(options: argparse.Namespace) -> Iterator[tuple[str, list[Example], Sequence[int]]]:
+    """The streams by name, and the seeds of the learners of each; a world of a seed has it in its name."""
     requests = 4_000 if options.quick else 12_000
+    seeds = range(options.seeds)
     if options.movies:
-        yield "movietweetings 8", list(make_stream("movietweetings 8", 0, options.movies).shown)
-    for seed in range(options.seeds):
-        for name in REGIMES:
-            if name not in UNTRIED:
-                yield f"{name}, seed {seed}", list(make_stream(name, seed, None, requests).shown)
-        for name in ("sessions", *quality_known.MOVING, "steady"):
-            yield f"{name}, seed {seed}", quality_known.world(requests, name, seed)
-        content = quality_content.content_world(requests, seed)
-        yield f"vectors and titles, seed {seed}", content
-        yield f"places, seed {seed}", quality_content.place_world(requests, seed)[0]
-        yield f"towns and weekends, seed {seed}", quality_content.calendar_world(2 * requests, seed)
+        yield "movietweetings 8", list(make_stream("movietweetings 8", 0, options.movies).shown), seeds
+    for seed in seeds:
+        for name, world in worlds(requests, seed).items():
+            if wanted(f"{name}, seed {seed}", options):
+                yield f"{name}, seed {seed}", world(), (0,)
     for name in SOURCES if options.data else ():
         try:
-            yield name, load(name, options.data)[1]
+            yield name, load(name, options.data)[1], seeds
         except SystemExit as why:
             print(f"{name}: left out: {why}")
+
+
+def worlds(requests: int, seed: int) -> dict[str, Callable[[], list[Example]]]:
+    """The simulated worlds of a seed, by name."""
+    return {
+        **{n: partial(simulated, n, requests, seed) for n in REGIMES if n not in UNTRIED},
+        **{
+            n: partial(quality_known.world, requests, n, seed)
+            for n in ("sessions", *quality_known.MOVING, "steady")
+        },
+        "vectors and titles": partial(quality_content.content_world, requests, seed),
+        "places": lambda: quality_content.place_world(requests, seed)[0],
+        "towns and weekends": partial(quality_content.calendar_world, 2 * requests, seed),
+    }
+
+
+def simulated(name: str, requests: int, seed: int) -> list[Example]:
+    return list(make_stream(name, seed, None, requests).shown)
+
+
+def wanted(name: str, options: argparse.Namespace) -> bool:
+    return not options.only or name.startswith(tuple(options.only.split(",")))
 
 
 def write(examples: Sequence[Example], path: Path) -> None:
@@ -130,6 +149,25 @@ def interval(differences: Sequence[float]) -> tuple[float, float, float]:
     return float(mean), float(mean - T * error), float(mean + T * error)
 
 
+class Gain(NamedTuple):
+    """What the proposed features gain; means over the learners of some seeds."""
+
+    auc: float  # without them
+    gain: float
+    gains: Sequence[float]  # of each part of the time
+    logloss: float
+    losses: Sequence[float]
+
+    @classmethod
+    def of(cls, before: Learned, after: Learned, placed: bool) -> "Gain":
+        pairs = list(zip(before.parts(), after.parts(), strict=True))
+        auc = before.auc(placed)
+        gains = [b.auc(placed) - a.auc(placed) for a, b in pairs]
+        return cls(
+            auc, after.auc(placed) - auc, gains, losses(before), [losses(b) - losses(a) for a, b in pairs]
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--movies", type=Path, help="folder of MovieTweetings")
@@ -140,8 +178,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     told: dict[str, dict[str, object]] = {}
-    for name, examples in streams(options):
-        if options.only and not name.startswith(tuple(options.only.split(","))):
+    for name, examples, seeds in streams(options):
+        if not wanted(name, options):
             continue
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "stream.jsonl"
@@ -156,20 +194,24 @@ def main() -> None:
             if not more:
                 print(f"{name:<28} nothing proposed", flush=True)
                 continue
-            before, after = (learned(one, path, 0) for one in (without, proposed))
-        placed = any(spec.kind == "place" for spec in proposed.features.values())
-        pairs = list(zip(before.parts(), after.parts(), strict=True))
-        gain = after.auc(placed) - before.auc(placed)
-        _, low, high = interval([b.auc(placed) - a.auc(placed) for a, b in pairs])
-        loss, loss_low, loss_high = interval([losses(b) - losses(a) for a, b in pairs])
+            placed = any(spec.kind == "place" for spec in proposed.features.values())
+            found = []
+            for seed in seeds:
+                before, after = (learned(one, path, seed) for one in (without, proposed))
+                found.append(Gain.of(before, after, placed))
+                print(f"  seed {seed}: AUC {found[-1].auc:.4f} {found[-1].gain:+.4f}", flush=True)
+        all_of_them = Gain(*(np.mean(values, axis=0) for values in zip(*found, strict=True)))
+        auc_interval, loss_interval = interval(all_of_them.gains), interval(all_of_them.losses)
         told[name] |= {
-            "auc": before.auc(placed), "gain": gain, "interval": [low, high],
-            "logloss": losses(before), "logloss_gain": loss, "logloss_interval": [loss_low, loss_high],
+            "auc": all_of_them.auc, "gain": all_of_them.gain, "interval": auc_interval,
+            "logloss": all_of_them.logloss, "logloss_gain": loss_interval[0],
+            "logloss_interval": loss_interval[1:], "gains_by_seed": [one.gain for one in found],
         }  # fmt: skip
         print(
-            f"{name:<28} {', '.join(more)}: AUC {before.auc(placed):.4f} {gain:+.4f} "
-            f"({low:+.4f} to {high:+.4f}){' at the same place' if placed else ''}  "
-            f"log loss {losses(before):.4f} {loss:+.4f} ({loss_low:+.4f} to {loss_high:+.4f})",
+            f"{name:<28} {', '.join(more)}: AUC {all_of_them.auc:.4f} {all_of_them.gain:+.4f} "
+            f"({auc_interval[1]:+.4f} to {auc_interval[2]:+.4f}){' at the same place' if placed else ''}  "
+            f"log loss {all_of_them.logloss:.4f} {loss_interval[0]:+.4f} "
+            f"({loss_interval[1]:+.4f} to {loss_interval[2]:+.4f})",
             flush=True,
         )
     if options.json:

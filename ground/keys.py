@@ -36,4 +36,4 @@ def key_of(value: int | str) -> int:
 
 def string_keys(texts: Iterable[str]) -> npt.NDArray[np.uint64]:
     """`hash_string` of many strings, as one array of shape (n,)."""
-    return np.fromiter((xxhash.xxh3_64_intdigest(t.encode()) for t in texts), dtype=np.uint64)
+    return np.fromiter(map(xxhash.xxh3_64_intdigest, map(str.encode, texts)), dtype=np.uint64)

@@ -157,7 +157,7 @@ class OnlineModel:
         numbers = [self._targets.names.index(name) for name in names]
         parts: list[list[npt.NDArray[np.float64]]] = [[np.zeros(0)] for _ in names]
         for first in range(0, len(read), PREDICT_REQUESTS):
-            batch = model.encoder.encode(read[first : first + PREDICT_REQUESTS])
+            batch = model.encoder.encode(read[first : first + PREDICT_REQUESTS], shared=True)
             for part, number in zip(parts, numbers, strict=True):
                 part.append(model.predict(batch, number).p)
         return {name: np.concatenate(part) for name, part in zip(names, parts, strict=True)}

@@ -46,8 +46,7 @@ def attend_to_all(
     for one in sequences:
         mine = np.flatnonzero(rows.column == one.column)
         slots: npt.NDArray[np.int64] = one.table.find(rows.key[mine], times[mine])
-        distinct, place = np.unique(slots, return_inverse=True)
-        absent = int(distinct[:1].min(initial=0) < 0)  # slot -1 comes first
-        vectors = one.table.vectors(distinct[absent:])
+        known = slots >= 0
+        vectors, place = one.table.vectors(slots[known]), np.where(known, np.cumsum(known) - 1, -1)
         code = rows.x[mine]
-        attend(row[mine], place - absent, vectors, one.dim, one.second, one.at, code, bias(one.column)[0], x0)
+        attend(row[mine], place, vectors, one.dim, one.second, one.at, code, bias(one.column)[0], x0)

@@ -11,6 +11,7 @@ import msgspec
 
 from learner.entities.attributes import Owner
 from learner.entities.store import EntityStore
+from learner.entities.timelines import hour_of
 from learner.features.encoder import Request
 from stream.records.types import Example, Features, Impression
 
@@ -35,14 +36,15 @@ def filled(store: EntityStore, request: R, *, see: bool = False) -> R:
 
 def _filled(store: EntityStore, request: R, see: bool) -> R:
     time, context, candidates = request.time, request.context, request.candidates
+    seen = hour_of(time) if see else b""
     used = _used(request)
     for owner in store.owners.values():
         sent = owner.attributes.keys() & (request.context.keys() | used)
         if len(sent) == len(owner.attributes) and not see:
             continue
-        new = [_with(store, owner, candidate, sent, time, see) for candidate in candidates]
+        new = [_with(store, owner, candidate, sent, time, seen) for candidate in candidates]
         if owner.name in context and not all(owner.name in candidate for candidate in candidates):
-            context = _with(store, owner, context, sent, time, see)
+            context = _with(store, owner, context, sent, time, seen)
         candidates = new
     if context is request.context and all(map(_is, candidates, request.candidates)):
         return request
@@ -59,13 +61,13 @@ def _used(request: R) -> set[str]:
 
 
 def _with(
-    store: EntityStore, owner: Owner, features: Features, sent: set[str], time: float, see: bool
+    store: EntityStore, owner: Owner, features: Features, sent: set[str], time: float, seen: bytes
 ) -> Features:
     """Features with the attributes of the entity among them, but not those that were sent elsewhere."""
     entity = features.get(owner.name)
     if entity is None:
         return features
-    values = store.values(owner, entity, time, see)
+    values = store.values(owner, entity, time, seen)
     if sent:
         values = {name: value for name, value in values.items() if name not in sent}
     return features if values.keys() <= features.keys() else {**values, **features}

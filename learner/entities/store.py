@@ -7,7 +7,7 @@ import xxhash
 
 from ground.errors import FreshetError
 from learner.entities.attributes import Owner, check_told, owners_in_order
-from learner.entities.timelines import HEAD, Latest, as_of, hour_of, latest, told, without
+from learner.entities.timelines import HEAD, Latest, as_of, latest, told, without
 from learner.errors import FeatureError
 from learner.features.spec import FeatureSpec
 from learner.settings import LearnerSettings
@@ -103,13 +103,13 @@ class EntityStore:
 
     def read(self, feature: str, entity: int | str, time: float) -> Features:
         """The attributes of an entity at a time, by name; empty: nothing is known. Do not change it."""
-        return self.values(self.owners[feature], entity, time, see=False)
+        return self.values(self.owners[feature], entity, time, b"")
 
-    def values(self, owner: Owner, entity: object, time: float, see: bool) -> Features:
+    def values(self, owner: Owner, entity: object, time: float, seen: bytes) -> Features:
         """`read` with the owner at hand; an id of a wrong type has no attributes.
 
         Args:
-            see: note that the entity was seen at that time.
+            seen: note that the entity was seen in that hour, see `hour_of`; empty: it was not.
         """
         try:
             key = owner.key(entity)
@@ -118,9 +118,9 @@ class EntityStore:
         kept = self._kept[owner.name].get(key)
         if kept is None:
             return {}
-        if see and kept[:HEAD] < (hour := hour_of(time)):
-            self.see(owner.name, key, hour)
-            self._seen[owner.name, key] = hour
+        if kept[:HEAD] < seen:
+            self.see(owner.name, key, seen)
+            self._seen[owner.name, key] = seen
             kept = self._kept[owner.name][key]
         newest = self._latest[owner.name].get(key)
         if newest is None or newest.kept is not kept:
@@ -131,7 +131,10 @@ class EntityStore:
         """Note that an entity was seen in an hour, see `hour_of`."""
         kept = self._kept[name].get(key, b"")
         if kept and kept[:HEAD] < hour:
-            self._kept[name][key] = hour + kept[HEAD:]
+            later = self._kept[name][key] = hour + kept[HEAD:]
+            newest = self._latest[name].get(key)
+            if newest is not None and newest.kept is kept:  # the hour says nothing of the values
+                self._latest[name][key] = newest._replace(kept=later)
             self._changed[name, key] = None
 
     def take_seen(self) -> list[Change]:

@@ -8,6 +8,7 @@ something. Columns of one feature make no pairs with each other.
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from math import log2
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -22,7 +23,7 @@ from learner.features.spec import KNOWN, FeatureSpec
 from learner.features.values import Values, read_ids, read_lists
 from stream.records.fields import Declared
 from stream.records.id_types import declared_of
-from stream.records.types import Features, Value
+from stream.records.types import Example, Features, Value
 
 SEVERAL = ("text", "vector", "calendar", "geo")
 """Kinds with more than one column."""
@@ -34,6 +35,8 @@ ENTRIES_MAX = 1 << 23
 """Limit of entries (features and pairs, 16 bytes each) of a request. 2,000 candidates with 90 values each
 fit."""
 
+PLACES = 16
+"""The first places are told apart, one by one; beyond them, two classes to each doubling."""
 
 Part = tuple[str, Literal["id", "ids"], bool, bool]
 """The name behind the feature's, the kind of its table, whether the deep part sees it, whether it pairs."""
@@ -150,6 +153,22 @@ def check_size(
                 f"over the limit of {ENTRIES_MAX:,} for one request; send fewer candidates or shorter "
                 "lists, or declare `pairs = false` for the lists' features"
             )
+
+
+def places_shown(request: object, candidates: int) -> list[int | None]:
+    """Where each candidate of a request was shown (n,), in classes that widen from `PLACES` on; None for the
+    first place, and for all of a request that is to be scored: it is scored as if each candidate came first.
+    """
+    if not isinstance(request, Example):
+        return [None] * candidates
+    places = range(candidates) if request.place is None else request.place
+    return [_class_of_place(place) for place in places]
+
+
+def _class_of_place(place: int) -> int | None:
+    if place < PLACES:
+        return place or None
+    return PLACES + int(2.0 * log2(place / PLACES))
 
 
 def names_of_values(name: str, spec: FeatureSpec) -> tuple[str, ...]:

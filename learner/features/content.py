@@ -92,8 +92,12 @@ def words_of(text: str) -> list[str]:
     return words
 
 
+Bag = tuple[Keys, npt.NDArray[np.float32]]
+_NO_WORDS: Bag = np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.float32)
+
+
 @lru_cache(maxsize=TEXTS_KEPT)
-def _bag(text: str) -> tuple[Keys, npt.NDArray[np.float32]]:
+def _bag(text: str) -> Bag:
     """The hashed words of a text, each once, and their weights: the root of their squares' sum is 1."""
     counts = Counter(words_of(text))
     hashed = [(hash_string(word), 1.0 + log(count)) for word, count in counts.items()]
@@ -110,26 +114,36 @@ def read_texts(name: str, values: Sequence[object]) -> Values:
     Raises:
         FeatureError: a value is no text, or too long.
     """
-    keys, weights = [np.zeros(0, dtype=np.uint64)], [np.zeros(0, dtype=np.float32)]
-    sizes = np.zeros(len(values), dtype=np.int64)
-    for r, value in enumerate(values):
-        if value is None:
-            continue
-        if not isinstance(value, str):
-            raise FeatureError(
-                f"feature {name} (kind text) has the value {str(value)[:80]!r} of type "
-                f"{type(value).__name__}; expected text"
-            )
-        if len(value) > LONG_TEXT_MAX:
-            raise FeatureError(
-                f"feature {name} (kind text) has a value of {len(value):,} characters, more than "
-                f"{LONG_TEXT_MAX:,}; send its beginning"
-            )
-        key, weight = _bag(value)
-        keys.append(key)
-        weights.append(weight)
-        sizes[r] = len(key)
+    if not set(map(type, values)) <= {str}:
+        bags = [_NO_WORDS if value is None else _bag(_checked(name, value)) for value in values]
+    else:
+        texts = cast(Sequence[str], values)
+        if max(map(len, texts), default=0) > LONG_TEXT_MAX:
+            texts = [_checked(name, text) for text in texts]
+        bags = list(map(_bag, texts))
+    sizes = np.fromiter((len(key) for key, _ in bags), dtype=np.int64, count=len(bags))
+    bags = bags or [_NO_WORDS]
+    keys, weights = zip(*bags, strict=True)
     return Values(starts_of(sizes), np.concatenate(keys), np.concatenate(weights))
+
+
+def _checked(name: str, value: object) -> str:
+    """A text that is one.
+
+    Raises:
+        FeatureError: it is none, or too long.
+    """
+    if not isinstance(value, str):
+        raise FeatureError(
+            f"feature {name} (kind text) has the value {str(value)[:80]!r} of type "
+            f"{type(value).__name__}; expected text"
+        )
+    if len(value) > LONG_TEXT_MAX:
+        raise FeatureError(
+            f"feature {name} (kind text) has a value of {len(value):,} characters, more than "
+            f"{LONG_TEXT_MAX:,}; send its beginning"
+        )
+    return value
 
 
 def read_vectors(name: str, length: int, values: Sequence[object]) -> Values:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from math import log2
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -18,7 +18,15 @@ from ground.keys import hash_string
 from ground.rows import Rows
 from learner.errors import FeatureError
 from learner.features.calendar import days_since, time_value
-from learner.features.columns import NUMBERS, check_size, columns_of, names_of_values, reader_of, value_of
+from learner.features.columns import (
+    NUMBERS,
+    check_size,
+    columns_of,
+    names_of_values,
+    places_shown,
+    reader_of,
+    value_of,
+)
 from learner.features.encoding import add_pairs, by_row, first_keys, join_all
 from learner.features.known.given import read_histories, read_rates
 from learner.features.quick import LISTS, QuickEncoder
@@ -26,6 +34,7 @@ from learner.features.spec import KNOWN, OF_IDS, OF_TIME, check_owners
 from learner.features.spec import FeatureSpec as FeatureSpec
 from learner.features.spellings import Spellings
 from learner.features.values import (
+    NOT_SHARED,
     Floats,
     Keys,
     Values,
@@ -37,10 +46,6 @@ from learner.features.values import (
     starts_of,
 )
 from stream.records.types import Example, Features, Value
-
-PLACES = 16
-"""The first places are told apart, one by one; beyond them, two classes to each doubling."""
-
 
 Ints = npt.NDArray[np.int64]
 Floats32 = npt.NDArray[np.float32]
@@ -140,6 +145,7 @@ class Encoder:
         # The columns of each feature; sequences come last, since they need their target's keys.
         by_feature = [[c for c in range(n) if self.feature_of[c] == f] for f in range(len(features))]
         self.columns_of_lists = {c[0]: c for c in by_feature if kinds[c[0]] in LISTS}
+        self.targets_of_sequences = {c: of for c, of in self.sequences.items() if kinds[c] == "sequence"}
         self._quick = QuickEncoder(
             [self.features[feature] for feature in self.feature_of],
             kinds,
@@ -184,17 +190,21 @@ class Encoder:
         """The keys (l * r,) of pair number `pair`'s column for ids left (l,) and right (r,)."""
         return join_all(self._pair_salt[pair], left, right)
 
-    def encode(self, requests: Sequence[Requestlike]) -> Batch:
+    def encode(self, requests: Sequence[Requestlike], *, shared: bool = False) -> Batch:
         """Encode requests whole.
 
         Features that are not in the schema are ignored; missing features have no entry in the row.
+
+        Args:
+            shared: candidates do not repeat a sequence that their request has: enough to predict, but not
+                to learn from or to explain.
 
         Raises:
             FeatureError: a value is not of its feature's declared kind.
         """
         if len(requests) == 1 and not (self.places and isinstance(requests[0], Example)):
             request = requests[0]
-            quick = self._quick.encode(request.time, request.context, request.candidates)
+            quick = self._quick.encode(request.time, request.context, request.candidates, shared)
             if quick is not None:
                 return Batch(np.array([0, quick[0].n]), np.array([request.time], dtype=np.float64), *quick)
         sizes = np.array([len(request.candidates) for request in requests], dtype=np.int64)
@@ -218,8 +228,8 @@ class Encoder:
                 target = self.sequences[column]
                 known = first[target] < last[target]
                 of = np.concatenate([*key, np.zeros(1, dtype=np.uint64)])[np.where(known, first[target], -1)]
-                listed = self.as_declared(column, source)
-                found = [read_sequences(name, listed, spec.length, of, known)]
+                begins = np.diff(request_of, prepend=-1) > 0 if shared else NOT_SHARED
+                found = [read_sequences(source, partial(self.keys_of_sequence, column), of, known, begins)]
             elif spec.kind in NUMBERS:
                 values, squashed = read_numbers(name, source)
                 numbers[:, self._number_at[column]] = squashed if row_of is None else squashed[row_of]
@@ -255,6 +265,15 @@ class Encoder:
         declared = self.as_declared(column, source) if self.specs[column].kind in OF_IDS else source
         return self._readers[feature](declared)
 
+    def keys_of_sequence(self, column: int, value: Value) -> Keys:
+        """The keys of the newest ids of a sequence.
+
+        Raises:
+            FeatureError: a value is no list of ids.
+        """
+        listed = self.as_declared(column, [value])[0]
+        return list_keys(self.names[column], "sequence", listed)[-self.specs[column].length :]
+
     def _values(
         self,
         requests: Sequence[Requestlike],
@@ -267,7 +286,7 @@ class Encoder:
         feature = self.feature_of[column]
         name, spec = self.features[feature], self._specs[feature]
         if spec.kind == "place":
-            return shown_places(requests), None
+            return [p for r in requests for p in places_shown(r, len(r.candidates))], None
         if spec.kind in KNOWN or spec.coordinates is not None:
             own: list[Any] = [value_of(name, spec, candidate) for candidate in candidates]
         else:
@@ -320,7 +339,9 @@ class Encoder:
         if type_ is not None:
             return (id_lists_of_type if lists else ids_of_type)(name, kind, type_, source)
         if lists:  # what is no list is refused where it is read
-            self._spellings.note(column, itertools.chain(*(v for v in source if isinstance(v, list))))
+            self._spellings.note(
+                column, itertools.chain.from_iterable(v for v in source if isinstance(v, list))
+            )
         else:
             self._spellings.note(column, source)
         return source
@@ -371,23 +392,3 @@ class Encoder:
 
 def _encoded_by(spec: FeatureSpec) -> list[object]:
     return [getattr(spec, key) for key in spec.__struct_fields__ if key not in LEARNED]
-
-
-def shown_places(requests: Sequence[Requestlike]) -> list[int | None]:
-    """Where each candidate was shown (n,), in classes that widen from `PLACES` on; None for the first place,
-    and for all of a request that is to be scored: it is scored as if each candidate came first.
-    """
-    found: list[int | None] = []
-    for request in requests:
-        if isinstance(request, Example):
-            places = range(len(request.candidates)) if request.place is None else request.place
-            found += [_class_of_place(place) for place in places]
-        else:
-            found += [None] * len(request.candidates)
-    return found
-
-
-def _class_of_place(place: int) -> int | None:
-    if place < PLACES:
-        return place or None
-    return PLACES + int(2.0 * log2(place / PLACES))

@@ -69,23 +69,40 @@ def add_pairs(start, column, key, x, pair_column, pair_salt):
     """
     n = len(start) - 1
     first = pair_column.shape[0]
+    pairs = np.zeros(first, dtype=np.bool_)  # whether a column is in any pair
+    for a in range(first):
+        for b in range(first):
+            if pair_column[a, b] >= 0:
+                pairs[a] = True
+                pairs[b] = True
     total = 0
+    longest = 0
     for r in range(n):
-        m = start[r + 1] - start[r]
-        total += m + m * (m - 1) // 2
+        m = 0
+        for e in range(start[r], start[r + 1]):
+            m += pairs[column[e]]
+        total += start[r + 1] - start[r] + m * (m - 1) // 2
+        longest = max(longest, m)
+    mine = np.empty(longest, dtype=np.int64)  # the entries of a row that may be in pairs
     out_start = np.zeros(n + 1, dtype=np.int64)
     out_column = np.empty(total, dtype=np.int32)
     out_key = np.empty(total, dtype=np.uint64)
     out_x = np.empty(total, dtype=np.float32)
     at = 0
     for r in range(n):
+        m = 0
         for i in range(start[r], start[r + 1]):
             out_column[at] = column[i]
             out_key[at] = key[i]
             out_x[at] = x[i]
             at += 1
-        for i in range(start[r], start[r + 1]):
-            for j in range(i + 1, start[r + 1]):
+            if pairs[column[i]]:
+                mine[m] = i
+                m += 1
+        for one in range(m):
+            i = mine[one]
+            for other in range(one + 1, m):
+                j = mine[other]
                 a, b = (i, j) if column[i] < column[j] else (j, i)
                 c = pair_column[column[a], column[b]]
                 if c < 0:

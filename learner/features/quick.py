@@ -9,6 +9,7 @@ error. Both give the same bits.
 
 import struct
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple, Protocol
 
@@ -25,6 +26,7 @@ from learner.features.calendar import time_value
 from learner.features.spec import OF_TIME
 from learner.features.spellings import Spellings
 from learner.features.values import (
+    NOT_SHARED,
     NUMBER_X,
     WIDTHS,
     Floats,
@@ -32,6 +34,7 @@ from learner.features.values import (
     Values,
     ids_of_type,
     number_buckets,
+    read_sequences,
     squash,
 )
 from stream.records.types import Value
@@ -43,6 +46,8 @@ PLAIN = ("id", "number", "hour")
 """Kinds with one value a row."""
 LISTS = ("ids", "text", "vector", "calendar")
 """Kinds with several entries to a value, or several columns."""
+SEQUENCE = "sequence"
+"""The kind whose entries follow the key of the id that attends."""
 LATER = ("history", "rate", "place")
 """Kinds that a request to score does not have: they are filled in later, unless a value came with it."""
 
@@ -68,6 +73,13 @@ class _Read(NamedTuple):
     step: int  # from one row to the next, 0 or 1
 
 
+class _Sequence(NamedTuple):
+    """A sequence."""
+
+    column: int
+    values: list[Value | None]  # of each row
+
+
 class ListReader(Protocol):
     """What the general way reads such features with, and how it lays entries out."""
 
@@ -78,6 +90,15 @@ class ListReader(Protocol):
 
     def read_values(self, column: int, source: list[Value | None]) -> list[Values]:
         """A feature's values, by its first column, as the entries of each of its columns."""
+        ...
+
+    @property
+    def targets_of_sequences(self) -> Mapping[int, int]:
+        """The column of the id that attends, by that of a sequence."""
+        ...
+
+    def keys_of_sequence(self, column: int, value: Value) -> Keys:
+        """The keys of a sequence's newest ids."""
         ...
 
     def laid_out(self, sizes: Ints, first: Ints, last: Ints, key: Keys, x: npt.NDArray[np.float32]) -> Rows:
@@ -120,14 +141,21 @@ class QuickEncoder:
         self._pair_salt = pair_salt
         self._lists = lists
         self._of_lists = lists.columns_of_lists
-        self._plain = all(kind in PLAIN or kind in LATER or kind in LISTS for kind in kinds)
-        self._asked = [c for c, kind in enumerate(kinds) if kind in PLAIN or c in self._of_lists]
+        self._attends = lists.targets_of_sequences
+        self._plain = all(kind in (*PLAIN, *LATER, *LISTS, SEQUENCE) for kind in kinds)
+        self._asked = [
+            c for c, kind in enumerate(kinds) if kind in PLAIN or c in self._of_lists or c in self._attends
+        ]
         self._plans: dict[tuple[str, ...], _Plan] = {}
 
     def encode(
-        self, time: float, context: Mapping[str, Any], candidates: Sequence[Mapping[str, Any]]
+        self, time: float, context: Mapping[str, Any], candidates: Sequence[Mapping[str, Any]], shared: bool
     ) -> tuple[Rows, npt.NDArray[np.float32]] | None:
-        """Rows and squashed numbers (n, d) of a request's n candidates; None: use the general way."""
+        """Rows and squashed numbers (n, d) of a request's n candidates; None: use the general way.
+
+        Args:
+            shared: see `Encoder.encode`.
+        """
         n = len(candidates)
         if not self._plain or n == 0:
             return None
@@ -145,6 +173,7 @@ class QuickEncoder:
         texts: list[str] = []
         numbers: list[float] = []
         read: list[_Read] = []
+        sequences: list[_Sequence] = []
         place = [(0, 0, 0)] * len(self._names)  # of each column: its bank, where it begins there, its step
         try:
             values = list(map(plan.get, candidates))
@@ -155,6 +184,11 @@ class QuickEncoder:
                     if None in mine:
                         return None
                     read.append(self._read(column, list(mine), 1))
+                    continue
+                if column in self._attends:
+                    if None in mine:
+                        return None
+                    sequences.append(_Sequence(column, list(mine)))
                     continue
                 if (declared := self._types[column]) is not None:
                     mine = ids_of_type(self._names[column], self._kinds[column], declared, mine)
@@ -184,6 +218,9 @@ class QuickEncoder:
                 if column in self._of_lists:
                     read.append(self._read(column, [value], 0))
                     continue
+                if column in self._attends:
+                    sequences.append(_Sequence(column, [value] * n))
+                    continue
                 if (declared := self._types[column]) is not None:
                     (value,) = ids_of_type(self._names[column], kind, declared, (value,))
                 elif kind != "number":
@@ -207,8 +244,11 @@ class QuickEncoder:
             return None
         keys = np.frombuffer(key, dtype=np.uint64)
         where = np.array(place, dtype=np.int64)
-        if read:
-            rows = self._with_lists(n, where, len(ids), keys, number, read)
+        if read or sequences:
+            try:
+                rows = self._with_lists(n, where, len(ids), keys, number, read, sequences, shared)
+            except FeatureError:
+                return None
         else:
             rows = Rows(*lay_out(n, where, len(ids), keys, number, self._pair_column, self._pair_salt))
         squashed = np.zeros((n, len(self._numbers)), dtype=np.float32)
@@ -224,9 +264,21 @@ class QuickEncoder:
         return _Read(self._of_lists[column], self._lists.read_values(column, source), step)
 
     def _with_lists(
-        self, n: int, where: Ints, ids: int, key: Keys, number: Floats, read: Sequence[_Read]
+        self,
+        n: int,
+        where: Ints,
+        ids: int,
+        key: Keys,
+        number: Floats,
+        read: Sequence[_Read],
+        sequences: Sequence[_Sequence],
+        shared: bool,
     ) -> Rows:
-        """The rows of a request with entries of lists; arguments as `lay_out`."""
+        """The rows of a request with entries of lists; arguments as `lay_out` and `encode`.
+
+        Raises:
+            FeatureError: what a sequence should be is no list of ids, or there are too many entries.
+        """
         buckets = number_buckets(number).ravel()
         bank, at, step = where.T
         size = np.array([0, 1, 1, WIDTHS])[bank]
@@ -242,6 +294,17 @@ class QuickEncoder:
                 keys.append(values.key)
                 x.append(values.x)
                 base += len(values.key)
+        begins = np.arange(n) == 0 if shared else NOT_SHARED
+        for column, values_of in sequences:
+            of = self._attends[column]
+            known = first[of] < last[of]
+            target = np.append(key, np.uint64(0))[np.where(known, first[of], -1)]  # ids come first
+            keys_of = partial(self._lists.keys_of_sequence, column)
+            values = read_sequences(values_of, keys_of, target, known, begins)
+            first[column], last[column] = base + values.start[:-1], base + values.start[1:]
+            keys.append(values.key)
+            x.append(values.x)
+            base += len(values.key)
         return self._lists.laid_out(np.array([n]), first, last, np.concatenate(keys), np.concatenate(x))
 
     def _plan(self, names: tuple[str, ...]) -> _Plan:

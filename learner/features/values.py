@@ -3,8 +3,10 @@
 None means that the row has no value.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from math import frexp, sqrt
+from types import NoneType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +18,8 @@ from ground.errors import FreshetError
 from ground.id_types import IdType, is_plain_integer
 from ground.keys import key_of, string_keys
 from learner.errors import FeatureError
+from learner.features.known.rings import SHARED
+from stream.records.types import Value
 
 Keys = npt.NDArray[np.uint64]
 Floats = npt.NDArray[np.float64]
@@ -27,6 +31,8 @@ NUMBER_X = 1.0 / sqrt(WIDTHS)
 
 
 LIST_OF_IDS = "a list of integers or strings"
+NOT_SHARED = np.zeros(0, dtype=np.bool_)
+"""For `read_sequences`: each row has its own list."""
 FEW = 24
 """Keys of a row that are compared each with each; more are sorted."""
 
@@ -96,14 +102,13 @@ def read_lists(name: str, kind: str, values: Sequence[Any]) -> Values:
     Raises:
         FeatureError: a value has another type.
     """
-    sizes = np.zeros(len(values), dtype=np.int64)
-    ids: list[int | str] = []
-    for r, value in enumerate(values):
-        if value is not None:
-            if not isinstance(value, list):
+    if not set(map(type, values)) <= {list, NoneType}:
+        for value in values:
+            if value is not None and not isinstance(value, list):
                 _refuse(name, kind, value, LIST_OF_IDS)
-            ids += value
-            sizes[r] = len(value)
+    lists = values if None not in values else [value or () for value in values]
+    sizes = np.fromiter(map(len, lists), dtype=np.int64, count=len(lists))
+    ids = list(itertools.chain.from_iterable(lists))
     key, sizes = distinct_of(_keys(name, kind, ids, LIST_OF_IDS), sizes)
     x = np.repeat(1.0 / np.sqrt(np.maximum(sizes, 1)), sizes).astype(np.float32)
     return Values(starts_of(sizes), key, x)
@@ -147,33 +152,73 @@ def distinct_of(keys, sizes):
 
 
 def read_sequences(
-    name: str,
-    values: Sequence[Any],
-    length: int,
+    values: Sequence[Value | None],
+    keys_of: Callable[[Value], Keys],
     target: npt.NDArray[np.uint64],
     known: npt.NDArray[np.bool_],
+    begins: npt.NDArray[np.bool_],
 ) -> Values:
-    """Lists in order, the newest `length` of each behind the row's target.
+    """Lists in order, each behind its row's target. Rows that have one list object read it once.
 
     Args:
+        keys_of: reads a list; raises a FeatureError if it is none.
         target: (n,), the key of the id that attends.
         known: (n,), whether the row has one.
-
-    Raises:
-        FeatureError: a value is no list of integers or strings.
+        begins: (n,), whether the row begins a request: the others do not repeat the list of the row before,
+            see `SHARED`. `NOT_SHARED`: each row has its own.
     """
-    parts: list[Keys] = []
-    sizes = np.zeros(len(values), dtype=np.int64)
+    number_of: dict[int, int] = {}  # of a list, by its identity
+    lists: list[Keys] = []
+    which = np.full(len(values), -1, dtype=np.int64)
     for r, value in enumerate(values):
         if value is None:
             continue
-        keys = list_keys(name, "sequence", value)[-length:]
+        number = number_of.setdefault(id(value), len(lists))
+        if number == len(lists):
+            lists.append(keys_of(value))
+        which[r] = number
+    start = starts_of(np.fromiter(map(len, lists), dtype=np.int64, count=len(lists)))
+    keys = np.concatenate(lists) if lists else np.zeros(0, dtype=np.uint64)
+    return Values(*_behind_targets(start, keys, which, target, known, begins))
+
+
+@njit(cache=True, nogil=True)
+def _behind_targets(start, keys, which, target, known, begins):
+    """The arrays of `Values` of n rows: each row's target, and behind it its list.
+
+    Args:
+        start, keys: of m lists, (m + 1,) int64 and (k,) uint64.
+        which: (n,) int64, each row's list, -1 without one.
+        target, known, begins: see `read_sequences`.
+    """
+    n = len(which)
+    out_start = np.zeros(n + 1, dtype=np.int64)
+    like = np.zeros(n, dtype=np.bool_)
+    last = np.int64(-1)  # the list that the next row may share
+    for r in range(n):
+        if len(begins) > 0 and begins[r]:
+            last = np.int64(-1)
+        size = 0
         # Without a target or values there is nothing to attend to.
-        if len(keys) and known[r]:
-            parts += [target[r : r + 1], keys]
-            sizes[r] = 1 + len(keys)
-    key = np.concatenate(parts) if parts else np.zeros(0, dtype=np.uint64)
-    return Values(starts_of(sizes), key, np.ones(len(key), dtype=np.float32))
+        if which[r] >= 0 and known[r] and start[which[r]] < start[which[r] + 1]:
+            like[r] = len(begins) > 0 and which[r] == last
+            size = 1 if like[r] else 1 + start[which[r] + 1] - start[which[r]]
+            last = which[r]
+        out_start[r + 1] = out_start[r] + size
+    out_key = np.empty(out_start[n], dtype=np.uint64)
+    out_x = np.ones(out_start[n], dtype=np.float32)
+    for r in range(n):
+        at = out_start[r]
+        if at == out_start[r + 1]:
+            continue
+        out_key[at] = target[r]
+        if like[r]:
+            out_x[at] = SHARED
+            continue
+        for e in range(start[which[r]], start[which[r] + 1]):
+            at += 1
+            out_key[at] = keys[e]
+    return out_start, out_key, out_x
 
 
 def read_numbers(name: str, values: Sequence[Any]) -> tuple[Values, npt.NDArray[np.float32]]:

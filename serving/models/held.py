@@ -159,7 +159,7 @@ class HeldModels:
     def _answer(self, request: Impression, ask: Callable[[LiveModel, Impression, Batch], Scored]) -> Scored:
         name = self._who(request)  # once: the whole answer is of this model
         live = self.replicas[name].loaded_live()
-        batches = {self._encodes_as[name]: live.model.encoder.encode([request])}
+        batches = {self._encodes_as[name]: live.model.encoder.encode([request], shared=True)}
         scored = ask(live, request, batches[self._encodes_as[name]])
         models = {name: ServedTarget(scored.base, scored.corrected)}
         failed = []
@@ -169,7 +169,7 @@ class HeldModels:
             try:
                 shadow, kind = replica.loaded_live(), self._encodes_as[other]
                 if kind not in batches:
-                    batches[kind] = shadow.model.encoder.encode([request])
+                    batches[kind] = shadow.model.encoder.encode([request], shared=True)
                 models[other] = shadow.predictions(batches[kind])
             except FreshetError:  # of no concern to whoever asked: another model answers
                 failed.append(other)

@@ -88,7 +88,7 @@ class LiveModel:
         """A request with the histories and rates that it lacks."""
         if self.model.filler is None:
             return request
-        batch = self.model.encoder.encode([request])
+        batch = self.model.encoder.encode([request], shared=True)
         with self.lock:
             batch, told = self.model.filler.fill_and_tell(batch)
         context, candidates = told[0].put_into(request.context, request.candidates)
@@ -107,7 +107,7 @@ class LiveModel:
             request, by, batch = self._encoded
             if request is requests[0] and by is encoder:
                 return batch
-        return encoder.encode(requests)
+        return encoder.encode(requests, shared=True)
 
     def score(
         self, requests: Sequence[Requestlike], ranking: Ranking | None = None, batch: Batch | None = None

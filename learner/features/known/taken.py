@@ -29,7 +29,7 @@ class Taken(NamedTuple):
     def put_into(self, context: Features, candidates: Sequence[Features]) -> tuple[Features, list[Features]]:
         """A request's features with these."""
         both = zip(candidates, self.candidates, strict=True)
-        return {**context, **self.context}, [{**given, **mine} for given, mine in both]
+        return {**context, **self.context}, [{**given, **mine} if mine else given for given, mine in both]
 
 
 def told_rates(
@@ -42,9 +42,13 @@ def told_rates(
         state: the column of the values that came with their request.
         value, mean: (n,).
     """
-    numbers, means = value.tolist(), mean.tolist()
-    came = _came(batch.rows, state)
-    return share(batch.requests, keeper, came, lambda r: rate_value(name, numbers[r], means[r]))
+    both = zip(value.tolist(), mean.tolist(), strict=True)
+    if np.isnan(mean).any():
+        told = [rate_value(name, number, of_all) for number, of_all in both]
+    else:
+        name_of_mean = name + MEAN
+        told = [{name: number, name_of_mean: of_all} for number, of_all in both]
+    return share(batch.requests, keeper, _came(batch.rows, state), told.__getitem__)
 
 
 def told_histories(
@@ -91,6 +95,9 @@ def share(
         if end > first and mine[0] >= 0 and mine.count(mine[0]) == len(mine) and not any(sent):
             found.append(Taken(value(first), [{} for _ in mine]))
             continue
+        if min(mine, default=-1) >= 0 and not any(sent):
+            found.append(Taken({}, list(map(value, range(first, end)))))
+            continue
         own: list[Features] = [
             value(r) if whose >= 0 and not given else {}
             for r, whose, given in zip(range(first, end), mine, sent, strict=True)
@@ -113,6 +120,8 @@ def rate_value(name: str, value: float, mean: float) -> Features:
 
 def merged(parts: Sequence[list[Taken]]) -> list[Taken]:
     """The values of several features."""
+    if len(parts) == 1:
+        return parts[0]
     found = []
     for requests in zip(*parts, strict=True):
         context: Features = {}

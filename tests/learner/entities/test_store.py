@@ -113,6 +113,18 @@ def test_full_store_evicts_what_was_unseen_longest_and_says_how_many_bytes_an_en
     assert not store.read("item", 1, 1e9)
 
 
+def test_values_are_read_once_though_the_entity_is_seen_in_later_hours() -> None:
+    """So that what is worked out of a value, such as of a vector, is found by the value's identity."""
+    store = new_store()
+    store.tell(EntityEvent("item", 1, 0.0, {"tags": ["a", "b"]}))
+    first = store.read("item", 1, 1.0)["tags"]
+    filled(store, Request(7200.0, {}, [{"item": 1}]), see=True)
+    assert store.read("item", 1, 7201.0)["tags"] is first
+    store.tell(EntityEvent("item", 1, 7300.0, {"tags": ["c"]}))
+    assert store.read("item", 1, 7300.0)["tags"] == ["c"]
+    assert store.read("item", 1, 7201.0)["tags"] == ["a", "b"]
+
+
 def test_one_entity_is_bounded() -> None:
     store = new_store(entities_bytes_max=1 << 30)
     for at in range(20):

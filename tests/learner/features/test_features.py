@@ -134,7 +134,7 @@ def test_value_of_another_kind_is_refused_by_name(name: str, value: Any, expecte
     assert not Encoder(SCHEMA).fits(Request(0.0, {}, [good, {**good, name: value}]))
 
 
-NAMES = ("user", "item", "price", "hour", "tags", "title", "vector", "when")
+NAMES = ("user", "item", "price", "hour", "tags", "title", "vector", "when", "clicked")
 VALUES = st.one_of(
     st.integers(-(1 << 63), (1 << 63) - 1),
     st.integers(-3, 3),
@@ -150,6 +150,7 @@ TYPICAL = {
     "title": st.text("ab é東京 ", max_size=12),
     "vector": st.lists(st.integers(-2, 2) | st.floats(-9, 9), min_size=3, max_size=3),
     "when": st.floats(0, 2e9),
+    "clicked": st.lists(st.text(max_size=3), max_size=5) | st.lists(st.integers(0, 9), max_size=5),
 }
 
 
@@ -167,8 +168,8 @@ def lone_requests(draw: st.DrawFn) -> Request:
 
 @pytest.mark.slow
 @settings(deadline=None)
-@given(lone_requests(), st.lists(st.sampled_from(NAMES), min_size=1, unique=True))
-def test_one_request_is_encoded_as_many_are(request: Request, declared: list[str]) -> None:
+@given(lone_requests(), st.lists(st.sampled_from(NAMES), min_size=1, unique=True), st.booleans())
+def test_one_request_is_encoded_as_many_are(request: Request, declared: list[str], shared: bool) -> None:
     """The quick way of one request beside the general way."""
     schema = {
         "user": FeatureSpec(),
@@ -179,16 +180,18 @@ def test_one_request_is_encoded_as_many_are(request: Request, declared: list[str
         "title": FeatureSpec(kind="text"),
         "vector": FeatureSpec(kind="vector", length=3, directions=2),
         "when": FeatureSpec(kind="calendar", zone="Asia/Kathmandu"),
+        "clicked": FeatureSpec(kind="sequence", of="item", length=3),
     }
+    declared += ["item"] * ("clicked" in declared and "item" not in declared)
     schema = {name: schema[name] for name in declared}
     encoder = Encoder(schema, pairs_max=8)
     try:
-        many = encoder.encode([request, request])
+        many = encoder.encode([request, request], shared=shared)
     except FeatureError as error:
         with pytest.raises(FeatureError, match=re.escape(str(error))):
-            encoder.encode([request])
+            encoder.encode([request], shared=shared)
         return
-    one = encoder.encode([request])
+    one = encoder.encode([request], shared=shared)
     n = one.rows.n
     entries = many.rows.start[n]
     assert np.array_equal(one.rows.start, many.rows.start[: n + 1])
