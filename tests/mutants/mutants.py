@@ -258,7 +258,7 @@ def main() -> int:
     packages = sorted({Path(folder).parts[0] for folder in options.only})
     options.kept.mkdir(parents=True, exist_ok=True)
     kernels = kernel_sources()  # before the sources are forgotten
-    preload(packages)
+    preload(packages, options.tests)
     folders = tests_by_folder(packages, options.tests)
     quick = Tests(packages, noted(packages, QUICK, folders, options.jobs, options.kept))
     process: Tests | None = None

@@ -1,8 +1,9 @@
 """The changes that there are: a file's text, and what stands in it instead between two places."""
 
 import ast
+import hashlib
 import itertools
-import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -169,14 +170,26 @@ def still_parses(mutant: Mutant) -> bool:
 
 
 def sample(packages: Sequence[str], count: int, seed: int, kernels: bool) -> list[Mutant]:
-    """As many changes as are wanted, each file by the number of its changes."""
-    found = [
-        mutant
-        for package in packages
-        for path in sorted((ROOT / package).rglob("*.py"))
-        if path.name != "__init__.py"
-        for mutant in mutants_of(path, path.read_text(), kernels)
-    ]
-    draw = random.Random(seed)
-    draw.shuffle(found)
-    return list(itertools.islice(filter(still_parses, found), count))
+    """As many changes as are wanted, each file by the number of its changes.
+
+    Each change has a number, drawn from the seed, its file and its text, and those with the least are taken.
+    So the same ones are tried again after other places of the code have changed.
+    """
+    found: list[tuple[bytes, Mutant]] = []
+    for package in packages:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            if path.name != "__init__.py":
+                found += numbered(path, path.read_text(), seed, kernels)
+    found.sort(key=lambda pair: pair[0])
+    return list(itertools.islice(filter(still_parses, (mutant for _, mutant in found)), count))
+
+
+def numbered(path: Path, source: str, seed: int, kernels: bool = False) -> Iterator[tuple[bytes, Mutant]]:
+    """All changes of a file, each with the number by which the seed chooses."""
+    lines = source.split("\n")
+    seen: Counter[str] = Counter()
+    for mutant in mutants_of(path, source, kernels):
+        about = "\0".join((lines[mutant.line - 1].strip(), mutant.was, mutant.text))
+        seen[about] += 1
+        text = f"{seed}\0{path.relative_to(ROOT)}\0{about}\0{seen[about]}"
+        yield hashlib.sha256(text.encode()).digest(), mutant

@@ -5,7 +5,7 @@ import itertools
 from pathlib import Path
 
 import pytest
-from mutants_changes import mutants_of, still_parses
+from mutants_changes import mutants_of, numbered, still_parses
 from mutants_hook import MARKS, Numbers, mark
 from paths import ROOT
 
@@ -90,3 +90,10 @@ def test_every_line_of_the_sources_has_a_number_of_its_own() -> None:
     ranges = sorted((range_.start, range_.stop) for range_ in map(numbers.lines, map(Path, numbers.first)))
     assert all(before[1] <= after[0] for before, after in itertools.pairwise(ranges))
     assert ranges[0][0] == 0 and ranges[-1][1] == numbers.count
+
+
+def test_a_change_keeps_its_number_when_other_places_change() -> None:
+    before = {number for number, _ in numbered(FILE, SOURCE, seed=1)}
+    after = {number for number, _ in numbered(FILE, "OTHER = 5 if LIMIT else 7\n" + SOURCE, seed=1)}
+    assert len(before) > 8 and before < after
+    assert before.isdisjoint({number for number, _ in numbered(FILE, SOURCE, seed=2)})
