@@ -95,6 +95,10 @@ def test_unknown_key_gets_suggestion(tmp_path: Path, text: str, expected: str) -
         ("features = 3", "key features is an integer; expected tables, [features.NAME]"),
         ("join = 3", "key join is an integer; expected a table, [join]"),
         ("[join]\nwindow_s = nan", "key join.window_s: expected a finite number"),
+        (
+            "[join]\npartitions = 4\n[features.price]\nkind = 'number'",
+            "shards examples, but by what? expected a feature of kind id",
+        ),
     ],
 )
 def test_wrong_type_names_key_and_what_was_expected(tmp_path: Path, text: str, expected: str) -> None:

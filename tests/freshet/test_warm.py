@@ -67,13 +67,21 @@ def checkpoint(folder: Path) -> str:
     return "c.pt#item.weight,vocab.json"
 
 
+def only_matrix(folder: Path) -> str:
+    torch.save({"item.weight": torch.from_numpy(VECTORS), "bias": torch.zeros(3)}, folder / "o.pt")
+    np.save(folder / "ids.npy", np.array(IDS))
+    return "o.pt,ids.npy"
+
+
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.parametrize(
-    "write", [lambda f: parquet(f, IDS, VECTORS.tolist()), npy, checkpoint], ids=["parquet", "npy", "torch"]
+    "write",
+    [lambda f: parquet(f, IDS, VECTORS.tolist()), npy, checkpoint, only_matrix],
+    ids=["parquet", "npy", "torch", "torch_of_one"],
 )
 @pytest.mark.parametrize("feature", ["item", "rare", "some"])
 def test_vectors_of_each_kind_of_file_reach_their_rows(

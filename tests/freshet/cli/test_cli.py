@@ -78,6 +78,12 @@ def test_replay_of_missing_file_is_status_2(tmp_path: Path, capsys: pytest.Captu
     assert "no.csv" in capsys.readouterr().err
 
 
+def test_history_without_files_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "c.toml").write_text("[features.item]\n")
+    assert main(["train", "--config", str(tmp_path / "c.toml"), "--until", "2026-01-01"]) == 2
+    assert "name the history: --data FILE" in capsys.readouterr().err
+
+
 def test_replay_of_unknown_data_asks_for_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "clicks.csv").write_text("time,user,label\n1,2,1\n")
     assert main(["replay", "--data", str(tmp_path / "clicks.csv")]) == 2

@@ -207,6 +207,7 @@ def test_whatever_a_cell_holds_the_config_plays(tmp_path: Path, cell: object) ->
         ("label", lambda i: 2 * int(y(i)) - 1, {"positive_from": 1.0}, 300),
         ("rating", lambda i: (-1, 1, 5)[i % 3], {"positive_from": 5.0, "unlabelled": ["-1"]}, 200),
         ("rating", lambda i: (0, 0, 3, 8, 9)[i % 5], {"positive_from": 8.0, "unlabelled": ["0"]}, 180),
+        ("rating", lambda i: (0, 3, 4, 5, 5)[i % 5], {"positive_from": 4.0, "unlabelled": None}, 300),
         ("rating", lambda i: ("", 2, 4, 5)[i % 4], {"positive_from": 4.0, "unlabelled": [""]}, 225),
     ],
 )

@@ -159,9 +159,11 @@ def seen(second: float, label: float, p: float, other: float | None = None) -> S
     return Seen(Record(EXAMPLES, 0, 0, b"", b"", ingest_ms=int(second * 1000) + 1), example, None, 0)  # type: ignore[arg-type]
 
 
-def guard_of(*stretches: tuple[float, float, float], kept: Sequence[tuple[float, float]] = ()) -> Guard:
+def guard_of(
+    *stretches: tuple[float, float, float], kept: Sequence[tuple[float, float]] = (), every: int = 1
+) -> Guard:
     """A guard that has seen stretches of 20 s: each a rate of positives, and what is said of them and of
-    the others; `kept`: what the model says that it is compared with."""
+    the others; `kept`: what the model says that it is compared with, of one in `every` candidates."""
     guard = Guard(GuardSettings(for_s=5.0, examples_min=50, against="kept"), "main")
     one = np.ones(1)
     rng = np.random.default_rng(0)
@@ -169,7 +171,7 @@ def guard_of(*stretches: tuple[float, float, float], kept: Sequence[tuple[float,
         for i in range(800):
             label = float(rng.random() < rate)
             p = of_positives if label else of_others
-            other = kept[n][0 if label else 1] if n < len(kept) else None
+            other = kept[n][0 if label else 1] if n < len(kept) and i % every == 0 else None
             guard.add([seen(20.0 * n + i / 40, label, p, other)], one * 0.5, one * label, one, one * 0.0)
     return guard
 
@@ -194,6 +196,7 @@ def test_guard_compares_with_a_model_that_is_held_too() -> None:
     assert guard_of(good, dull).trouble() is None
     found = guard_of(good, dull, kept=[kept, kept]).trouble()
     assert found is not None and found.worst.of == "model kept" and found.worst.excess > 0.05
+    assert guard_of(good, dull, kept=[kept, kept], every=40).trouble() is None, "of 5 candidates in 5 s"
     # it was never as good: it has time to learn
     assert guard_of(dull, dull, kept=[kept, kept]).trouble() is None
     # labels that are inverted: the one that is held is worse than all, and the constant finds the trouble

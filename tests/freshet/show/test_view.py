@@ -96,6 +96,10 @@ def test_each_value_is_drawn_at_its_height() -> None:
     text = draw_lines([([0.0, 1.0], "red")], 8, 2)
     assert text is not None
     assert [line[7:] for line in text.plain.split("\n")] == ["⠀⠀⠀⠀⡏⠉⠉⠉", "⣀⣀⣀⣀⡇⠀⠀⠀"]
+    text = draw_lines([([3 / 7, math.nan, 0.0, math.nan, 1.0, math.nan], "red")], 12, 2)
+    assert text is not None
+    red = {i for span in text.spans if span.style == "red" for i in range(span.start, span.end)}
+    assert red == {i for i, character in enumerate(text.plain) if "⠀" < character <= "⣿"}
 
 
 def test_expected_values_set_the_scale() -> None:

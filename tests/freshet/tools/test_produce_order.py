@@ -7,6 +7,8 @@ import pytest
 
 from freshet.config import parse_config
 from freshet.tools.produce import produce
+from stream.log.base import EVENTS as TOPIC
+from stream.log.open import open_log
 
 EVENTS = [
     event
@@ -57,3 +59,18 @@ def test_events_are_sent_at_the_rate_and_no_more_slowly(
     waited.clear()
     produce(config, file, holds="events", rate=20.0, producer="slow")
     assert len(waited) == 60 and max(waited) > 2.0, "a second for each 20, and this test does not wait"
+
+
+def test_what_is_told_of_an_entity_has_its_key_and_an_event_that_of_its_request(tmp_path: Path) -> None:
+    table = {"item": {}, "brand": {"of": "item"}}
+    config = parse_config(
+        {"log": f"sqlite:{tmp_path / 'log.db'}", "state": str(tmp_path / "state"), "features": table}, "test"
+    )
+    told = {"type": "entity", "feature": "item", "id": 7, "time": 1000.0, "set": {"brand": "acme"}}
+    file = tmp_path / "events.jsonl"
+    file.write_text("".join(json.dumps(event) + "\n" for event in (told, EVENTS[0])))
+    produce(config, file, holds="events", events_per_message=1)
+    log = open_log(config.log)
+    keys = [record.key for p in range(log.partitions(TOPIC)) for record in log.read(TOPIC, p, 0)]
+    log.close()
+    assert sorted(keys) == [b"item/7", b"r0"]

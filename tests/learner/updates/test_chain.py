@@ -4,7 +4,10 @@ import pytest
 
 from learner.errors import UpdateGapError
 from learner.updates.chain import Chain, UpdatePosition
-from learner.updates.format import Update
+from learner.updates.format import Update, encode_update
+from learner.updates.snapshots import SnapshotReader
+from stream.log.base import SNAPSHOTS, Outgoing
+from stream.log.testing import MemoryLog
 
 
 def update(
@@ -75,3 +78,18 @@ def test_an_update_of_shards_is_complete_when_all_parts_of_all_are_there_in_any_
     assert chain.take(update(2, 7, shard=0, shards=2)) is not None
     with pytest.raises(UpdateGapError, match="update 4 came instead of 3"):
         chain.take(update(4, 7, shard=1, shards=2))
+
+
+def test_a_deposed_learners_snapshot_does_not_count() -> None:
+    log = MemoryLog()
+    log.create_topic(SNAPSHOTS, 1)
+    reader = SnapshotReader()
+
+    def found(*parts: Update) -> list[tuple[int, int, int]]:
+        log.append(SNAPSHOTS, [Outgoing(b"", encode_update(part), 0) for part in parts])
+        return [snapshot.number for snapshot in reader.read(log)]
+
+    assert found(update(3, 1, 0, 2), update(3, 1, 1, 2)) == [(1, 5, 3)]
+    assert found(update(4, 1, 0, 2), update(0, 2, 0, 0), update(4, 1, 1, 2)) == []
+    assert found(update(5, 1)) == [], "the term 2 has begun"
+    assert found(update(4, 2, 0, 2), update(4, 2, 1, 2)) == [(2, 5, 4)]

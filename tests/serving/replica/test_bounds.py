@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 import msgspec
+import numpy as np
 import pytest
 
 from error_memory import MemorySettings
@@ -74,6 +75,18 @@ def test_lock_is_held_for_a_small_part_of_what_drawing_and_explaining_take(live:
 
     # the least of three, since Python's collector may run while the lock is held
     assert 0.0 < min(held_share() for _ in range(3)) < 0.5
+
+
+def test_memory_of_a_model_that_is_held_is_empty(live: LiveModel) -> None:
+    keys = np.arange(1, 9, dtype=np.uint64).reshape(4, 2)
+    live.memory.observe(keys, np.full(4, 0.5), np.ones(4), 0)
+    live.hold(False)
+    assert live.memory.evidence == 4
+    live.hold(True)
+    assert live.memory.evidence == 0 and live.held
+    live.memory.observe(keys, np.full(4, 0.5), np.ones(4), 1)
+    live.hold(True)
+    assert live.memory.evidence == 4, "it is held already"
 
 
 def test_draws_of_one_order_are_bounded(live: LiveModel) -> None:

@@ -17,7 +17,7 @@ from paths import DATA
 
 from stream.errors import SourceError
 from stream.files.columns import LabelColumn, to_id
-from stream.files.sources import DataSettings, count_examples, detect_format, read_examples
+from stream.files.sources import DataSettings, count_examples, detect_format, read_examples, read_lines
 from stream.records.targets import Target, Targets
 from stream.records.types import Example
 
@@ -272,7 +272,9 @@ def test_ratings_are_sorted_by_time_with_genres_and_hour(tmp_path: Path) -> None
     assert [e.labels for e in examples] == [[0.0], [1.0], [1.0]]
     assert examples[1].candidates == [{"movie": 12, "genres": []}]
     assert count_examples(tmp_path) == 3
-    only = read(tmp_path / "ratings.dat", DataSettings(features={"u": "user", "m": "movie"}, positive_from=2))
+    path = tmp_path / "ratings.dat"
+    assert [e.candidates for e in read_lines(path, DataSettings())] == [e.candidates for e in examples]
+    only = read(path, DataSettings(features={"u": "user", "m": "movie"}, positive_from=2))
     assert [(e.context, e.candidates, e.labels) for e in only[:1]] == [({"u": 2}, [{"m": 9}], [1.0])]
 
 
