@@ -14,13 +14,18 @@ def read_table(file: Path) -> dict[str, Any]:
         ConfigError: it is missing, or not TOML.
     """
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(
             f"{file}: there is no such config file; name one with --config, or write one from a data "
             "file: `freshet init --data FILE`"
         ) from None
-    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or not a path
+    except UnicodeDecodeError as error:
+        encoding = "utf-16" if error.object[:2] in (b"\xff\xfe", b"\xfe\xff") else "latin1"
+        raise ConfigError(
+            f"{file}: is not UTF-8 text ({error.reason}); try `iconv -f {encoding} -t utf-8`"
+        ) from None
+    except (OSError, ValueError) as error:  # ValueError: not a path
         raise ConfigError(f"{file}: the config cannot be read: {error}") from None
     try:
         return tomllib.loads(text)

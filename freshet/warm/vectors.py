@@ -172,7 +172,7 @@ def _read_ids(file: Path) -> list[int | str] | dict[str, int]:
         return ids
     try:
         if file.suffix == ".txt":
-            return list(file.read_text(encoding="utf-8").splitlines())
+            return list(file.read_text(encoding="utf-8-sig").splitlines())
         if file.suffix == ".json":
             return msgspec.json.decode(file.read_bytes(), type=list[int | str] | dict[str, int])
     except (OSError, ValueError, msgspec.DecodeError) as error:

@@ -203,7 +203,7 @@ def _stamp(file: Path) -> tuple[int, int] | None:
 
 def _read(file: Path) -> list[Caller]:
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise TokensError(f"{file}: the tokens cannot be read: {reason}") from None

@@ -207,7 +207,7 @@ class Registry:
 
 def _read(key: str, file: str) -> str:
     try:
-        return Path(file).read_text(encoding="utf-8").strip()
+        return Path(file).read_text(encoding="utf-8-sig").strip()
     except (OSError, ValueError) as error:
         raise LogError(f"ingest.registry.{key} = {file}: it cannot be read: {error}") from None
 

@@ -34,6 +34,15 @@ def message(folder: Path, text: str) -> str:
     return str(caught.value)
 
 
+def test_config_may_be_written_by_other_editors(tmp_path: Path) -> None:
+    file = tmp_path / "freshet.toml"
+    file.write_text('state = "here"\n', encoding="utf-8-sig")
+    assert load_config(file).state.endswith("here")
+    file.write_text('state = "here"\n', encoding="utf-16")
+    with pytest.raises(ConfigError, match=r"is not UTF-8 text .*; try `iconv -f utf-16 -t utf-8`"):
+        load_config(file)
+
+
 def test_empty_config_is_all_defaults(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, ""))
     assert config.join == Config().join

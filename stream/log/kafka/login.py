@@ -69,7 +69,7 @@ def read_token(file: str) -> tuple[str, float]:
         LogError: there is none, or it has no time of expiry (claim `exp`, RFC 7519).
     """
     try:
-        token = Path(file).read_text(encoding="utf-8").strip()
+        token = Path(file).read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise LogError(f"token_file {file}: {getattr(error, 'strerror', None) or error}") from None
     try:
@@ -126,9 +126,10 @@ def who(settings: KafkaSettings) -> str:
 def _password(settings: KafkaSettings) -> str:
     if settings.password_file:
         try:
-            return Path(settings.password_file).read_text(encoding="utf-8").rstrip("\r\n")
-        except OSError as error:
-            raise LogError(f"password_file {settings.password_file}: {error.strerror}") from None
+            return Path(settings.password_file).read_text(encoding="utf-8-sig").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise LogError(f"password_file {settings.password_file}: {why}") from None
     password = os.environ.get(PASSWORD_VARIABLE)
     if password is None:
         raise LogError(

@@ -35,6 +35,12 @@ def access(tmp_path: Path, **more: float) -> Access:
     return Access(str(file), environment={}, **more)  # type: ignore[arg-type]
 
 
+def test_file_of_tokens_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_text(TOKENS.partition("\n")[2], encoding="utf-8-sig")
+    assert Access(str(file), environment={}).admit("score", bearer(SHOP)) == "shop"
+
+
 def test_token_lets_in_by_scope(tmp_path: Path) -> None:
     gate = access(tmp_path)
     assert gate.required

@@ -38,6 +38,16 @@ def test_a_client_id_asks_for_its_tokens_as_it_is_called() -> None:
     }
 
 
+def test_files_of_secrets_may_begin_as_other_editors_write_them(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    settings = KafkaSettings(security="sasl_plaintext", user="ann", password_file=str(file))
+    file.write_text("s3cret\n", encoding="utf-8-sig")
+    assert login_options(settings)["sasl.password"] == "s3cret"
+    file.write_text("s3cret\n", encoding="utf-16")
+    with pytest.raises(LogError, match=r"password_file .*password: .*utf-8"):
+        login_options(settings)
+
+
 def test_a_password_is_sent_with_its_user_and_never_without_one() -> None:
     assert login_options(KafkaSettings(security="sasl_plaintext", user="ann")) == {
         "security.protocol": "SASL_PLAINTEXT",
