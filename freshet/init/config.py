@@ -184,7 +184,8 @@ def _data(plan: Plan) -> list[str]:
         lines += line_of("missing", list(sample.missing), sample.why["missing"])
     if sample.marks != (".", ""):
         lines += line_of("decimal", sample.marks[0], sample.why["decimal"])
-        lines += line_of("thousands", sample.marks[1], "between three digits and three")
+        why = "between three digits and three" if sample.marks[1] else "none is seen"
+        lines += line_of("thousands", sample.marks[1], why)
     if sample.bad:
         lines += line_of(
             "skip_bad", True, f"{sample.bad:,} lines of the sample cannot be used: {sample.first_bad}"

@@ -175,6 +175,15 @@ def detect_format(path: Path, settings: DataSettings) -> str:
         if found == "parquet" and read_layout(path) is not None:
             found = "examples"
     if found is None:
+        if path.is_dir():
+            raise SourceError(
+                f"{path}: is a folder; name one file in it (only MovieLens and MovieTweetings are read as "
+                "folders)"
+            )
+        if path.is_file():
+            from stream.files.tabular import refuse_packed
+
+            refuse_packed(path)
         raise SourceError(
             f"{path}: the format cannot be recognised from the name; let it end in .csv, .tsv, .jsonl or "
             ".parquet (also with .gz), or set format in [data] to csv, jsonl, parquet, movietweetings or "

@@ -166,8 +166,11 @@ def refuse_packed(path: Path) -> None:
     """
     if path.suffix == ".gz":
         return
-    with path.open("rb") as file:
-        begins = file.read(6)
+    try:
+        with path.open("rb") as file:
+            begins = file.read(6)
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read: {error.strerror or error}") from error
     for mark, what, how in _PACKED:
         if begins.startswith(mark):
             raise SourceError(f"{path}: is packed with {what}; {how}")

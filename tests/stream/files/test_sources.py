@@ -224,6 +224,9 @@ def test_bad_lines_are_skipped_and_told_when_so_configured(tmp_path: Path) -> No
         ("a.xls", b"", "format cannot be recognised"),
         ("a.csv", GZIP, "packed with gzip; let its name end in .gz"),
         ("a.jsonl", b"PK\x03\x04", "packed with zip"),
+        ("a.csv.zip", b"PK\x03\x04", "packed with zip"),
+        ("a.xlsx", b"PK\x03\x04", "a spreadsheet.; unzip it, or save it as CSV"),
+        ("a.csv.zst", b"\x28\xb5\x2f\xfd", "unpack it with `zstd -d`"),
         ("a.json", b' [{"time": 1}]', r"one JSON array; expected an object a line, which `jq -c '.\[\]'`"),
         (None, b"", "no such file"),
     ],
@@ -239,6 +242,9 @@ def test_bad_lines_are_skipped_and_told_when_so_configured(tmp_path: Path) -> No
         "suffix",
         "csv-gzip",
         "jsonl-zip",
+        "zip",
+        "sheet",
+        "zstd",
         "array",
         "missing",
     ],
@@ -249,6 +255,11 @@ def test_unusable_file_is_an_error(tmp_path: Path, name: str | None, content: by
         path.write_bytes(content)
     with pytest.raises(SourceError, match=words):
         read(path)
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="is a folder; name one file in it"):
+        read(tmp_path)
 
 
 @given(st.text(max_size=30))
