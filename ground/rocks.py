@@ -18,6 +18,7 @@ from rocksdict import (
     DBRecoveryMode,
     Options,
     Rdict,
+    WriteBufferManager,
 )
 
 Kind = Literal["damaged", "full", "refused", "failing"]
@@ -129,6 +130,7 @@ def options(
         compress: files are compressed; learnt floats do not compress.
         rows: most entries are rows of tables, many more than there is memory for. What leads to them, index
             and filters, then lies in the block cache too; else it is in memory whole, 6 bytes for each row.
+            The memtables count as part of the cache.
         torn_journal: how to recover the write-ahead log after a crash: tolerate a torn end ("tail"), or,
             where writes are not synced, recover up to the first inconsistent record ("point").
     """
@@ -159,7 +161,13 @@ def options(
     if bloom:
         tables.set_bloom_filter(10, False)
     if cache_bytes:
-        tables.set_block_cache(Cache(cache_bytes))
+        cache = Cache(cache_bytes)
+        tables.set_block_cache(cache)
+        if rows and write_buffer_bytes:  # two of them: one is filled while one is written out
+            size = 2 * write_buffer_bytes
+            found.set_write_buffer_manager(
+                WriteBufferManager.new_write_buffer_manager_with_cache(size, False, cache)
+            )
     else:
         tables.disable_cache()
     found.set_block_based_table_factory(tables)

@@ -14,8 +14,8 @@ from embeddings.rest.entries import put_entries
 from embeddings.rest.table import RestingTable
 from ground import rocks
 
-WRITE_BUFFER_BYTES = 32 << 20
-CACHE_BYTES = 32 << 20
+WRITE_BUFFER_BYTES = 16 << 20  # counted as part of the cache
+CACHE_BYTES = 64 << 20
 SWEPT = 1024
 """Entries on disk that each `relieve` checks."""
 

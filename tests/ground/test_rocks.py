@@ -49,3 +49,17 @@ def test_files_that_were_written_otherwise_are_read(tmp_path: Path) -> None:
         opened = Rdict(str(tmp_path / str(before)), rocks.options(create=False, bloom=True, rows=not before))
         look(opened)
         opened.close()
+
+
+def test_what_waits_to_be_written_counts_as_part_of_the_cache(tmp_path: Path) -> None:
+    used = []
+    for rows in (False, True):
+        made = rocks.options(create=True, write_buffer_bytes=8 << 20, cache_bytes=8 << 20, rows=rows)
+        opened = Rdict(str(tmp_path / str(rows)), made)
+        batch = WriteBatch(raw_mode=True)
+        for key in range(KEYS):
+            batch.put(name(key), b"%100d" % key)
+        opened.write(batch)
+        used.append(cast(int, opened.property_int_value("rocksdb.block-cache-usage")))
+        opened.close()
+    assert used[0] < 10_000 and used[1] > 100 * KEYS
