@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from freshet.init.labels.further import NO_LABELS_BESIDE, LabelsBeside
 from freshet.init.leaks import OF_BEFORE, why_leak
 from freshet.init.sample import Sample
 from freshet.init.times import OTHER_TIME, began
+from stream.files.times import Cell
 from stream.limits import CANDIDATES_MAX, FEATURES_MAX, LONG_TEXT_MAX, TEXT_MAX, VECTOR_MAX, WEIGHT_MAX
 from stream.records.fields import tidy_value
 
@@ -45,6 +47,7 @@ WEIGHT_WORDS = {"sample", "instance", "example", "row", "importance", "case"}  #
 PROPENSITY_WORDS = {"propensity", "pscore"}  # with no others but these:
 PROPENSITY_WORDS_BESIDE = {"score", "logged", "logging", "policy", "action"}
 LIST_WORDS = {"tags", "genres", "keywords", "categories", "topics", "history", "items", "ids", "clicks"}
+_PAIR = re.compile(r"\s*\[?\s*(-?\d{1,2}\.\d+)\s*,\s*(-?\d{1,3}\.\d+)\s*\]?\s*").fullmatch
 REPEATED = 3.0  # from so many lines per value on, whole numbers without a telling name are ids
 UNIQUE_SHARE = 0.95  # share of different values among the lines, from which on an id carries no information
 TEXT_LENGTH = 40  # mean length from which on words with spaces are prose, not ids
@@ -165,6 +168,8 @@ def _feature(sample: Sample, column: Column) -> Feature:
         return left_out(f"{OUTCOME} ({', '.join(sorted(outcomes))}): not known when a score is asked for")
     if all(is_time_text(cell) for cell in column.filled):
         return left_out("another time; a time as such is no feature")
+    if all(map(_is_place_on_earth, column.filled)):
+        return Feature(column, "geo", "", "", "latitude and longitude", True, trial=True)
     found = _as_list(column) or _as_number(sample, column)
     if found is not None:
         return found
@@ -182,6 +187,12 @@ def _feature(sample: Sample, column: Column) -> Feature:
     why = f"{distinct:,} different values on {n:,} lines" + (", and its name" if named else "")
     mixed = any(isinstance(cell, float) for cell in column.filled)
     return Feature(column, "id", "id" if sample.format == "csv" else "text" if mixed else "", "", why, True)
+
+
+def _is_place_on_earth(cell: Cell) -> bool:
+    """Whether a cell is text of a latitude and a longitude, each with a fraction."""
+    pair = _PAIR(cell) if isinstance(cell, str) else None
+    return pair is not None and abs(float(pair[1])) <= 90.0 and abs(float(pair[2])) <= 180.0
 
 
 def _as_exposure(column: Column, request: Column | None, labels: Sequence[float | None]) -> Feature | None:

@@ -86,6 +86,20 @@ def test_weekends_and_towns_are_found(tmp_path: Path) -> None:
     assert "latitude" in features and features.get("cell", {"kind": "geo"})["kind"] == "geo"
 
 
+@pytest.mark.slow
+def test_places_in_one_column_of_text_are_found(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    rows = []
+    towns = rng.uniform(30, 60, size=(12, 2))
+    for i in range(3000):
+        town = int(rng.integers(0, 12))
+        north, east = towns[town] + 0.01 * rng.normal(size=2)
+        rows.append({"time": START + 1000 * i, "clicked": int(rng.random() < 0.1 + 0.5 * (town % 2)),
+                     "user": int(rng.integers(0, 50)), "where": f"{north:.4f}, {east:.4f}"})  # fmt: skip
+    features, _ = written(tmp_path, rows)
+    assert features["where"] == {"kind": "geo"}
+
+
 def shop_of(lines: int, sessions: bool, moves: bool, seed: int) -> list[dict[str, Any]]:
     """Who takes one of 200 things of 20 shelves. In sessions: what lies on the shelf taken from last. If it
     moves: what is liked changes within hours."""
