@@ -80,6 +80,13 @@ STATE_LOST = (
 USED = "servers", "live", "small", "known", "targets", "entities", "sharded", "cut"
 """What a world may have or not."""
 
+
+def lacking(schedule: Schedule, name: str) -> Schedule:
+    """The same schedule without what a field stands for."""
+    nothing = type(getattr(schedule, name))()  # of its type, so that it can be read again
+    return msgspec.structs.replace(schedule, **{name: nothing})
+
+
 BITS_FLIP_ON_THE_LOG = 0.3
 """In how many schedules no disk fails, and the log does instead."""
 

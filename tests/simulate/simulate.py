@@ -36,7 +36,7 @@ from sim_mutations import MUTATIONS, install  # noqa: E402
 if "--without" in sys.argv:  # before Freshet is imported, in the processes that are spawned too
     install(sys.argv[sys.argv.index("--without") + 1])
 from sim_run import Outcome, play  # noqa: E402
-from sim_schedule import PLANNED, USED, Schedule, draw_schedule  # noqa: E402
+from sim_schedule import PLANNED, USED, Schedule, draw_schedule, lacking  # noqa: E402
 from sim_world import name_thread, watch_turns  # noqa: E402
 
 from freshet.warmup import warm_up  # noqa: E402
@@ -57,7 +57,7 @@ def shrink(schedule: Schedule) -> Schedule:
 
     replace = msgspec.structs.replace
     for name in (*PLANNED, *USED):
-        if getattr(schedule, name) and fails(smaller := replace(schedule, **{name: 0})):
+        if getattr(schedule, name) and fails(smaller := lacking(schedule, name)):
             schedule = smaller
     for name in ("kill_at_disk", "kill_at_log", "full", "merge_fails", "gaps"):
         rates = replace(schedule.rates, **{name: 0.0})

@@ -10,7 +10,7 @@ import pytest
 from paths import ROOT
 from sim_mutations import MUTATIONS, mutated
 from sim_run import play
-from sim_schedule import Schedule, draw_schedule
+from sim_schedule import PLANNED, USED, Schedule, draw_schedule, lacking
 
 from freshet.warmup import warm_up
 
@@ -43,6 +43,13 @@ def test_one_seed_is_one_run() -> None:
 def test_schedule_is_what_its_seed_says_and_survives_json() -> None:
     schedule = draw_schedule(3)
     assert schedule == draw_schedule(3) != draw_schedule(4)
+    assert msgspec.json.decode(msgspec.json.encode(schedule), type=Schedule) == schedule
+
+
+@pytest.mark.parametrize("name", [*PLANNED, *USED])
+def test_schedule_that_lacks_something_survives_json(name: str) -> None:
+    schedule = lacking(next(one for one in map(draw_schedule, range(60)) if getattr(one, name)), name)
+    assert not getattr(schedule, name)
     assert msgspec.json.decode(msgspec.json.encode(schedule), type=Schedule) == schedule
 
 
