@@ -69,7 +69,7 @@ class Feature(NamedTuple):
         sure: no doubt about it.
         context: it belongs to the request rather than to the candidate.
         leaks: it is left out because it tells the label by itself.
-        says: the key of [data] that it is: `shown` or `weight`.
+        says: the key of [data] that it is: `shown`, `weight` or `propensity`.
         length: of a vector.
         trial: it is kept only if it gains something on the sample.
     """
@@ -126,7 +126,7 @@ def find_features(
         if feature.kind not in ("", "place"):
             feature = feature._replace(context=_in_context(sample, column, request))
         found.append(feature)
-    return _with_one_separator(_no_more_than_fit(found))
+    return _with_one_separator(_no_more_than_fit(_each_once(found)))
 
 
 def as_of_time(feature: Feature, time: Answer, clear: bool) -> Feature:
@@ -343,6 +343,19 @@ def _in_context(sample: Sample, column: Column, request: Column | None) -> bool:
     return all(
         same.setdefault(str(key), cell) == cell for key, cell in zip(request.cells, column.cells, strict=True)
     )
+
+
+def _each_once(features: list[Feature]) -> list[Feature]:
+    """Leave out a second weight, propensity, place or mark of what was shown: [data] names one of each."""
+    first: dict[str, str] = {}
+    once = []
+    for feature in features:
+        says = feature.says or ("place" if feature.kind == "place" else "")
+        if says and first.setdefault(says, feature.column.name) != feature.column.name:
+            why = f"{feature.why}; column {first[says]!r} says it already"
+            feature = feature._replace(kind="", says="", why=why)
+        once.append(feature)
+    return once
 
 
 def _no_more_than_fit(features: list[Feature]) -> list[Feature]:

@@ -274,6 +274,19 @@ def test_numbers_below_zero_need_a_bar(tmp_path: Path) -> None:
     assert found["data"]["positive_from"] == 0.1 and "targets" not in found
 
 
+def test_what_two_columns_say_is_taken_from_the_first(tmp_path: Path) -> None:
+    def row(i: int) -> Row:
+        weight, drawn = 0.5 + (i % 4) / 2, (1 + i % 5) / 5
+        twice = {"sample_weight": weight, "row_weight": weight, "pscore": drawn, "propensity": drawn}
+        return click_and_purchase(i) | twice | {"position": i % 3, "pos": i % 3}
+
+    config, _ = make_config(write(tmp_path / "a.csv", row))
+    found = tomllib.loads(config)
+    assert found["data"]["weight"] == "sample_weight" and found["data"]["propensity"] == "pscore"
+    assert not {"row_weight", "propensity", "pos"} & {*found["features"], *found["data"]["features"]}
+    assert "# row_weight: left out: by how much a line counts; column 'sample_weight' says it" in config
+
+
 @pytest.mark.parametrize("name", ["sample_weight", "instance weight", "WeightOfExample"])
 def test_weights_of_examples_are_read_as_such_and_other_weights_stay_features(
     name: str, tmp_path: Path
