@@ -226,6 +226,7 @@ class Session:
                 return
             self.learner.begin_epoch(update.epoch)
         if update.epoch != meta.epoch:
+            self._group.incomplete = True  # from the first update on, it would be met again
             raise AsideError("another learner has begun from the beginning")
         if update.seq <= meta.seq:
             if update.term != meta.term:

@@ -48,6 +48,7 @@ class Books:
         self._archive = run.archive.log(EVENTS, EXAMPLES, UPDATES, DEAD_LETTERS, SNAPSHOTS)
         self._rng = random.Random(run.schedule.seed)
         self._learned = Learned(self._archive, run.config)
+        self._epoch = 0  # of the first update that counts
         self._digest: dict[str, str] = {}  # of the first learner that was looked at
 
     def close(self) -> dict[str, int]:
@@ -143,8 +144,7 @@ class Books:
 
     def _misses_some(self, learner: Learner) -> bool:
         """Whether it began anew, and the log may have dropped single examples by then."""
-        first = next(update.epoch for _, update in self._run.archive.updates() if update.parts)
-        return self._run.troubles.happened["examples compacted"] > 0 and learner.meta.epoch != first
+        return self._run.troubles.happened["examples compacted"] > 0 and learner.meta.epoch != self._epoch
 
     # --- what was published, and what was answered ---
 
@@ -162,7 +162,8 @@ class Books:
         chain, gaps = Chain(UpdatePosition()), 0
         for _, update in self._run.archive.updates():
             try:
-                chain.take(update)
+                taken = chain.take(update)
+                self._epoch = update.epoch if taken and not self._epoch else self._epoch
             except UpdateGapError:
                 gaps += 1
                 chain.jump(update.epoch, update.seq, update.term)
