@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import msgspec
 
@@ -65,11 +65,11 @@ def ingest(config: Config, stop: threading.Event, voice: Voice) -> None:
             source = source_of(config, name)
             work, view = stack.enter_context(_source(config, name, source, theirs[source.log], log, pace))
             views.append(view)
-            threads.append(HelperThread(f"source {name}", _running(work, stop), lambda _: ended.set()))
+            threads.append(HelperThread(f"source {name}", work.run, lambda _: ended.set()))
         if MATCHES in topics_of(config):
             work, view = stack.enter_context(_matcher(config, log, pace))
             views.append(view)
-            threads.append(HelperThread("matches", _running(work, stop), lambda _: ended.set()))
+            threads.append(HelperThread("matches", work.run, lambda _: ended.set()))
         with IngestMetrics(config.metrics, voice, views) as metrics:
             for thread in threads:
                 thread.start()
@@ -79,16 +79,12 @@ def ingest(config: Config, stop: threading.Event, voice: Voice) -> None:
                 while not stop.wait(LOOK_EVERY_S) and not ended.is_set():
                     metrics.report()
             finally:
-                if ended.is_set():
-                    stop.set()
+                for thread in threads:  # not `stop`: after some errors the role is to start again
+                    thread.stopping.set()
                 for thread in threads:
                     thread.join()
         for thread in threads:
             thread.check()
-
-
-def _running(work: ShareWork, stop: threading.Event) -> Callable[[threading.Event], None]:
-    return lambda _: work.run(stop)
 
 
 def source_of(config: Config, name: str) -> SourceSettings:

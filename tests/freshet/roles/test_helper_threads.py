@@ -7,8 +7,10 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 from scraping import free_port
 
@@ -17,13 +19,15 @@ from freshet.roles import process
 from freshet.roles.metrics_port import MetricsPort
 from freshet.roles.opening import open_topics
 from freshet.roles.process import Stop
-from freshet.roles.roles import run_join, run_serve
+from freshet.roles.roles import run_ingest, run_join, run_serve
 from freshet.roles.voice import Voice
+from freshet.sections.stream_and_metrics import MetricsSettings
 from serving.app.writer import EventWriter
 from serving.replica.replica import Replica
 from serving.watch.overview import Overview
-from stream.errors import ProducerError
+from stream.errors import ProducerError, StateFullError
 from stream.group.membership import Member
+from stream.ingest.share import ShareWork
 from stream.log.lag import LagMeter
 from stream.log.open import open_log
 from stream.produce.producer import Producer
@@ -47,11 +51,23 @@ def config(tmp_path: Path) -> Config:
         "features": {"item": {"kind": "id"}},
         "learner": {"deep": "none"},
         "server": {"port": 0},
-        "metrics": {"join_port": free_port()},
+        "metrics": {"join_port": free_port(), "ingest_port": free_port()},
     }
     resolved = resolve(parse_config(table, "test"), tmp_path)
     open_topics(resolved).close()
     return resolved
+
+
+def with_source(config: Config) -> Config:
+    """With a source, whose topic is there."""
+    shown = {
+        "kind": "impression", "topic": "shop", "request_id": "r", "time": {"field": "at", "unit": "s"},
+        "candidates": "items", "features": {"item": "sku"},
+    }  # fmt: skip
+    sources = parse_config({"features": {"item": {}}, "sources": {"shown": shown}}, "test").sources
+    with closing(open_log(config.log)) as log:
+        log.create_topic("shop", 1)
+    return msgspec.structs.replace(config, sources=sources)
 
 
 def ended(run: Callable[[Config, threading.Event], None], config: Config) -> None:
@@ -78,6 +94,34 @@ def test_defect_in_a_thread_ends_the_joiner(
 ) -> None:
     monkeypatch.setattr(owner, method, fail)
     ended(run_join, config)
+
+
+@pytest.mark.parametrize(
+    ("owner", "method"),
+    [(LagMeter, "measure"), (Member, "pulse"), (MetricsPort, "_serve")],
+    ids=["lag", "heartbeats", "metrics"],
+)
+def test_defect_in_a_thread_ends_ingest(
+    owner: type, method: str, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owner, method, fail)
+    ended(run_ingest, with_source(config))
+
+
+def test_ingest_starts_again_once_a_full_disk_has_ended_one_of_its_threads(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop, lives = threading.Event(), iter(["full", "well"])
+
+    def run(_: ShareWork, stopping: threading.Event) -> None:
+        if next(lives) == "full":
+            raise StateFullError("no room")
+        stop.set()
+        assert stopping.wait(60.0), "what stops the role stops its threads"
+
+    monkeypatch.setattr(ShareWork, "run", run)
+    run_ingest(msgspec.structs.replace(with_source(config), metrics=MetricsSettings()), stop)
+    assert not [*lives]
 
 
 @pytest.mark.parametrize(
