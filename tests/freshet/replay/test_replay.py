@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +168,9 @@ def test_event_time_range_is_cut_out(played: tuple[Config, Path, dict[str, Any]]
         replay(config, ReplayOptions(data=str(data), begin="yesterday"))
 
 
-def test_value_of_wrong_kind_is_an_error_unless_skipped(tmp_path: Path) -> None:
+def test_value_of_wrong_kind_is_an_error_unless_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lines = [json.dumps({"time": i, "user": i % 5, "label": i % 2}) for i in range(200)]
     lines[70] = json.dumps({"time": 70, "user": [1, 2], "label": 1})
     data = tmp_path / "clicks.jsonl"
@@ -176,8 +179,10 @@ def test_value_of_wrong_kind_is_an_error_unless_skipped(tmp_path: Path) -> None:
     config = load_config(tmp_path / "c.toml")
     with pytest.raises(FreshetError, match="user"):
         replay(config, ReplayOptions(data=str(data)))
+    done: list[int] = []
+    monkeypatch.setattr("freshet.replay.replay.progress", lambda *_: nullcontext(done.append))
     report = replay(override_config(config, ["data.skip_bad=true"]), ReplayOptions(data=str(data)))
-    assert (report["skipped"], report["candidates"]) == (1, 199)
+    assert (report["skipped"], report["candidates"], sum(done)) == (1, 199, 200)
 
 
 @pytest.mark.slow

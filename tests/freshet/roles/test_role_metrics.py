@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from pathlib import Path
+from wsgiref.simple_server import WSGIServer
 
 import msgspec
 import pytest
@@ -212,3 +213,24 @@ def test_metrics_beyond_loopback_are_asked_for_by_any_name(host: str, status: in
                 assert answer.status == status
     finally:
         serving.close()
+
+
+def test_defect_beside_a_client_that_has_left_is_printed_and_the_client_is_not(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors: list[Exception] = [ConnectionResetError("the client has left"), ValueError("a defect")]
+
+    def fail(*_: object) -> None:
+        raise errors.pop(0)
+
+    monkeypatch.setattr(WSGIServer, "finish_request", fail)
+    port = free_port()
+    serving = MetricsPort("127.0.0.1", port, CollectorRegistry())
+    try:
+        for _ in range(2):
+            with socket.create_connection(("127.0.0.1", port), timeout=60.0) as peer:
+                assert peer.recv(1) == b""  # closed after the error was handled
+    finally:
+        serving.close()
+    told = capsys.readouterr().err
+    assert "ValueError: a defect" in told and "has left" not in told

@@ -4,7 +4,17 @@ import random
 
 import numpy as np
 import pytest
-from live_shards import PARTITIONS, Killed, LiveShards, append_examples, check_shards, filled_log
+from live_shards import (
+    FOLDER,
+    PARTITIONS,
+    Hall,
+    HallEnd,
+    Killed,
+    LiveShards,
+    append_examples,
+    check_shards,
+    filled_log,
+)
 from turns import FEATURES, KEPT, SETTINGS, examples_of
 
 from ground.clock import ManualClock
@@ -13,17 +23,22 @@ from learner.features.spec import FeatureSpec
 from learner.model.forgetting import keys_by_column, pair_keys
 from learner.model.model import Model
 from learner.role.setup import Learning
-from learner.shards.live.meeting import Standing, common_update
+from learner.shards.live.kept import KeptShard
+from learner.shards.live.meeting import ROLE, Standing, common_update
 from learner.shards.live.session import check_shardable
 from learner.shards.live.watch import ShardWatch, check_partitions, shard_name
+from learner.shards.owners import Owners
+from learner.shards.shard import Shard
 from learner.updates.follower import Follower, check_own
 from learner.updates.format import decode_update
 from stream.errors import LogAwayError, StateFullError
 from stream.group.membership import GroupSettings, Member
-from stream.log.base import UPDATES
+from stream.log.base import EXAMPLES, UPDATES, Record
 from stream.records.entities.record import EntityEvent
-from stream.records.types import Forget
+from stream.records.types import Example, Forget, encode
 from stream.run.contract import RUNNER_DEFAULTS
+from stream.state.role_state import RoleState
+from stream.state.testing import MemoryDisk
 
 pytestmark = pytest.mark.slow
 
@@ -110,6 +125,21 @@ def test_what_a_shard_hears_of_an_entity_is_forgotten_at_all() -> None:
         assert (kept.shard.tables[-1].table.find(np.array(gone, dtype=np.uint64)) < 0).all()
     refused = [kept.meta.refused for kept in live.kept.values()]
     assert sum(refused) > 0 and sum(kept.meta.requests for kept in live.kept.values()) < REQUESTS
+
+
+def test_what_is_read_of_an_entity_after_examples_goes_with_them_into_one_turn() -> None:
+    features = {"item": FeatureSpec(dim=4), "brand": FeatureSpec(of="item", dim=4)}
+    one = Example("r", 1e9, 1e9, [{"item": 3, "brand": "a"}], [1.0])
+    told = EntityEvent("item", 4, 9e8, {"brand": "b"})
+    shard = Shard(0, Owners(1), features, SETTINGS)
+    alone = HallEnd(Hall(1), 0, lambda rank, step: None, lambda rank, messages: messages)
+    with RoleState(FOLDER, ROLE, None, disk=MemoryDisk()) as state:
+        kept = KeptShard(shard, SETTINGS, state, ManualClock(), alone)
+        for event in (one, told):
+            kept.handle([Record(EXAMPLES, 0, 0, b"", encode(event))], state.begin())
+    (share,) = kept.shares
+    assert share.labelled is not None and share.labelled.requests == 1
+    assert share.news.told == (told,)
 
 
 @pytest.mark.slow

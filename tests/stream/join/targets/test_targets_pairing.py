@@ -340,3 +340,14 @@ def test_what_was_learned_as_shown_is_corrected_and_a_late_click_shows_itself_on
     ]  # fmt: skip
     assert joined.joiner.counts.duplicate_exposures == 1
     joined.state.close()
+
+
+def test_exposure_after_the_first_decision_changes_no_later_target(tmp_path: Path) -> None:
+    joined = Joined(tmp_path, MANY)
+    joined.send(asked(shown=[1, 2]), act("click", 1, 5.0), clock(31.0))
+    joined.send(Exposure("r", T + 32.0, shown=[3]), clock(61.0))
+    assert [one for one in joined.taught() if one[0] == "r"] == [
+        ("r", "like", ((1, 0.0), (2, 0.0)), None), ("r", "click", ((1, 1.0), (2, 0.0)), None)
+    ]  # fmt: skip
+    assert joined.joiner.counts.late_exposures == 1
+    joined.state.close()
