@@ -106,6 +106,7 @@ class Session:
         self.learner = Learner(features, settings, state, targets, beside=True, clock=group.clock)
         self.learner.publish_to(self._log)
         self.learner.leads = False
+        group.snapshots.opened(self.learner.meta.seq)
         self.learner.warm()
         self.runner = Runner(
             self._log,

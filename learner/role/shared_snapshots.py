@@ -56,6 +56,7 @@ class SharedSnapshots:
         self._kept = kept
         self._disk = disk
         self.begun_from = ""  # the name of the snapshot that the learner's state was copied from; "": none
+        self._begun_with: int | None = None  # the last update of that copy; None: it was not opened yet
         self._making = folder / f"making-{member}"
         self._left_alone: set[str] = set()
 
@@ -83,10 +84,15 @@ class SharedSnapshots:
             except OSError as error:  # the leader may just have replaced it by a newer one
                 _log.warning("snapshot %s cannot be copied: %s", snapshot, error)
                 continue
-            self.begun_from = snapshot.name
+            self.begun_from, self._begun_with = snapshot.name, None
             _log.info("begins from snapshot %s", snapshot)
             return True
         return False
+
+    def opened(self, seq: int) -> None:
+        """Note, of a state that was just copied, its last update: its leader learned on while it made it."""
+        if self._begun_with is None:
+            self._begun_with = seq
 
     def listed(self) -> list[ListedSnapshot]:
         """The usable snapshots whose time is known, newest first."""
@@ -128,9 +134,9 @@ class SharedSnapshots:
 
         Args:
             right_until: the last update of the group's history in the state that was begun from it; a
-                snapshot that is not newer stays usable.
+                snapshot that holds no later one stays usable.
         """
-        if self.begun_from and int(self.begun_from.rpartition("-")[2]) > right_until:
+        if self.begun_from and (self._begun_with is None or self._begun_with > right_until):
             self._left_alone.add(self.begun_from)
         self.begun_from = ""
 

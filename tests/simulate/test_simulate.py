@@ -14,9 +14,10 @@ from sim_schedule import PLANNED, USED, Schedule, draw_schedule, lacking
 
 from freshet.warmup import warm_up
 
-SEEDS = (*range(12), 131, 183, 341)
-"""In two of the last a learner begins anew behind examples that were compacted, or dropped and sent again. In
-341 the oldest update kept is a deposed leader's, and the record that began the next term is gone."""
+SEEDS = (*range(12), 131, 140, 183, 341)
+"""In 131 and 183 a learner begins anew behind examples that were compacted, or dropped and sent again. In 140
+a snapshot holds an update that its name does not tell of, and that was never accepted. In 341 the oldest
+update kept is a deposed leader's, and the record that began the next term is gone."""
 
 COMMAND = [sys.executable, str(ROOT / "tests" / "simulate" / "simulate.py")]
 

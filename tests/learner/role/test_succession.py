@@ -289,6 +289,39 @@ def test_state_that_nobody_has_taken_is_put_aside_for_a_snapshots(log: Log, tmp_
 
 
 @pytest.mark.slow
+def test_snapshot_with_more_than_its_name_says_is_not_begun_from_again(log: Log, tmp_path: Path) -> None:
+    a, b = One(log, tmp_path, "a"), One(log, tmp_path, "b")
+    a.lead()
+    append(log, 0, 200)
+    a.learn()
+    b.learn()
+    named = a.session.learner.meta.seq
+    append(log, 200, 100)
+    a.commit_unsent()
+    gone(a, b)
+    b.lead()
+    b.learn()
+    b.snap()
+    for snapshot in b.group.snapshots.there():
+        b.group.disk.remove(snapshot)
+    # as of a leader that learned on while its state was copied, and whose last update was never accepted
+    a.group.snapshots.make(a.state, a.session.term, named, alone=True)
+    a.close()
+    c = One(log, tmp_path, "c")
+    assert c.session.learner.meta.seq > named
+    with pytest.raises(AsideError) as why:
+        c.turn()
+    c.close()
+    c.group.put_aside(str(why.value), why.value.right_until)
+    c.open()
+    assert not c.group.snapshots.begun_from, "it would end so again, for ever"
+    c.learn()
+    assert c.digest == b.digest
+    b.close()
+    c.close()
+
+
+@pytest.mark.slow
 def test_snapshot_from_before_changes_that_nobody_has_taken_is_begun_from_again(
     log: Log, tmp_path: Path
 ) -> None:
