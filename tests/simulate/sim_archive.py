@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
-from learner.errors import UpdateDamagedError
+from learner.errors import UpdateDamagedError, UpdateGapError
 from learner.updates.chain import Chain, UpdatePosition
 from learner.updates.format import Update, decode_update
 from learner.updates.snapshots import Snapshot, SnapshotReader
@@ -113,6 +113,18 @@ class Archive:
     def updates(self) -> Iterator[tuple[Record, Update]]:
         """What topic `updates` ever had, without what nobody could read and a later leader made again."""
         return _readable(self.records(UPDATES, 0))
+
+    def counted(self) -> Iterator[Update]:
+        """The last part of each update that counts, in order."""
+        chain = Chain(UpdatePosition())
+        for _, update in self.updates():
+            try:
+                parts = chain.take(update)
+            except UpdateGapError:  # the books see it
+                chain.jump(update.epoch, update.seq, update.term)
+                continue
+            if parts is not None:
+                yield parts[-1]
 
     def log(self, *topics: str) -> Log:
         """A log with all records of some topics at their offsets."""

@@ -254,7 +254,10 @@ class Troubles:
             self._machines[process.name].early.clear()
 
     def _trim(self, process: Process) -> None:
-        """The log drops what nobody needs who begins at the oldest snapshot kept."""
+        """The log drops what nobody needs who begins at the oldest snapshot kept.
+
+        Nothing if that one is of a deposed leader's update, which does not count: learners leave it alone.
+        """
         first, end = self._log.ends(ROLES)[0]
         if end - ROLES_KEPT > first:
             self._log.trim(ROLES, 0, end - ROLES_KEPT)
@@ -263,9 +266,11 @@ class Troubles:
         if not snapshots:
             return
         term, seq = map(int, snapshots[0].split("-")[1:])
-        updates = self._archive.updates()
-        known = next((u.watermark for _, u in updates if (u.term, u.seq) == (term, seq) and u.parts), {})
+        updates = self._archive.counted()
+        known = next((u.watermark for u in updates if (u.term, u.seq) == (term, seq)), {})
         compacts = self._world.random.random() < 0.5
+        if not known:
+            return
         for partition, before in known.items():
             self._archive.keep(EXAMPLES, partition, before)
             if compacts:
