@@ -23,7 +23,8 @@ from learner.updates.chain import Chain, UpdatePosition
 from learner.updates.follower import Follower
 from learner.updates.format import Update
 from stream.errors import StateDamagedError
-from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, SNAPSHOTS, UPDATES
+from stream.group.signs import Claim, read_sign
+from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES
 from stream.run.contract import Subscription
 from stream.run.runner import Runner
 from stream.state.journal import JournalStretch, read_journal
@@ -50,6 +51,7 @@ class Books:
         self._learned = Learned(self._archive, run.config)
         self._epoch = 0  # of the first update that counts
         self._digest: dict[str, str] = {}  # of the first learner that was looked at
+        self._maker = ""  # who made the newest update
 
     def close(self) -> dict[str, int]:
         """What is off; each number must be 0."""
@@ -77,7 +79,9 @@ class Books:
                         continue  # it stood by, and was stopped before it had followed to the end
                     learner = Learner(config.features, config.learn, state, config.targets)
                     journal = list(read_journal(state))
-                    books |= self._learner(learner, journal, follower, exact)
+                    made = process.name == self._maker
+                    for name, off in self._learner(learner, journal, follower, exact, made).items():
+                        books[name] = books.get(name, 0) + off
                     compared += 1
             except StateDamagedError:
                 if not run.troubles.hurt_ever:
@@ -95,11 +99,13 @@ class Books:
 
     # --- learners and followers ---
 
-    def _learner(self, learner: Learner, journal: Journal, follower: Follower, exact: bool) -> dict[str, int]:
+    def _learner(
+        self, learner: Learner, journal: Journal, follower: Follower, exact: bool, made: bool
+    ) -> dict[str, int]:
         run = self._run
-        books = {"follower_rows_off": differences(follower.model, learner)}
+        books = {"follower_rows_off": differences(follower.model, learner, made)}
         for kept in run.replicas.values():
-            off = differences(kept[0].model, learner)
+            off = differences(kept[0].model, learner, made)
             books["server_rows_off"] = books.get("server_rows_off", 0) + off
         learner.finish()
         # the slots of rows that were evicted are freed in the steps that follow
@@ -168,7 +174,18 @@ class Books:
                 gaps += 1
                 chain.jump(update.epoch, update.seq, update.term)
         elsewhere = (chain.epoch, chain.seq) != (follower.model.epoch, follower.seq)
-        return {"gaps_in_all_updates": gaps, "updates_end_elsewhere": int(elsewhere)}
+        books = {"gaps_in_all_updates": gaps, "updates_end_elsewhere": int(elsewhere)}
+        if chain.seq:
+            self._maker = self._claimer(chain.made_in)
+            books["updates_of_nobody"] = int(not self._maker)
+        return books
+
+    def _claimer(self, term: int) -> str:
+        """Who claimed a term; "": nobody."""
+        for record in self._run.archive.records(ROLES, 0):
+            if record.offset == term and isinstance(claim := read_sign(record), Claim):
+                return claim.name
+        return ""
 
     def _answers(self) -> dict[str, int]:
         """Each answer against a model that takes the updates one by one."""
@@ -242,8 +259,13 @@ def _digest(learner: Learner) -> dict[str, str]:
     return {"replay_off": learner.digest(), "replayed_metrics_off": hasher.hexdigest()}
 
 
-def differences(mine: Model, learner: Learner) -> int:
-    """Rows and arrays in which a copy that serves differs from the learner that it follows."""
+def differences(mine: Model, learner: Learner, made: bool) -> int:
+    """Rows and arrays in which a copy that serves differs from a learner.
+
+    Args:
+        made: this learner made the newest update. One that stood by has its rows in other slots, so it may
+            have swept rows that are gone before the leader did: those the copy still has.
+    """
     theirs, wrong = learner.model, 0
     for copy, table in zip(mine.tables, theirs.tables, strict=True):
         keys, _ = table.items(int(learner.trainer.clock))
@@ -251,8 +273,9 @@ def differences(mine: Model, learner: Learner) -> int:
         found, there = copy.export(keys)
         same = found.view(np.uint32) == expected.view(np.uint32)  # a history's words may read as NaN
         wrong += int((~(same.all(axis=1) & there)).sum())
-        swept_later, _ = table.items()  # rows that have expired or been evicted, and are still there
-        wrong += len(set(copy.items()[0].tolist()) - set(swept_later.tolist()))
+        if made:
+            swept_later, _ = table.items()  # rows that have expired or been evicted, and are still there
+            wrong += len(set(copy.items()[0].tolist()) - set(swept_later.tolist()))
     wrong += mine.entities.digest() != theirs.entities.digest()
     for name, array in theirs.arrays().items():
         wrong += int(np.sum(mine.arrays()[name] != array))
