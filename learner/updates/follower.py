@@ -230,8 +230,7 @@ class Follower:
         if newest is None:
             return False
         last = newest.head
-        if last.epoch == self.model.epoch and last.seq <= self.model.seq:
-            return False
+        # The term comes first: a later leader may have made the model's last updates again.
         if newest.number <= (self._chain.made_in, self.model.epoch, self.model.seq):
             return False
         try:

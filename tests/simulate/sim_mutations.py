@@ -137,8 +137,6 @@ MUTATIONS = {
     ),
     "an older snapshot is loaded over a newer model": Mutation(
         "learner.updates.follower",
-        "        if last.epoch == self.model.epoch and last.seq <= self.model.seq:\n"
-        "            return False\n"
         "        if newest.number <= (self._chain.made_in, self.model.epoch, self.model.seq):\n"
         "            return False\n",
         "",

@@ -72,6 +72,28 @@ def test_after_a_gap_an_older_terms_snapshot_is_refused_and_a_newer_one_taken(lo
     assert not follower.behind and follower.seq == 4 and follower.watermark == {0: 40}
 
 
+def test_snapshot_of_a_later_term_replaces_an_update_that_was_made_again(log: Log) -> None:
+    """The record of update 2 was damaged, and its snapshot was not: the next leader could not know of it."""
+    follower = Follower(Model(FEATURES, SETTINGS))
+    follower.start(log)
+    write(log, UPDATES, update(5, 7, 1))
+    log.append(UPDATES, [Outgoing(b"", b"damaged")])
+    follower.poll(log)
+    write(log, SNAPSHOTS, update(5, 7, 2))
+    follower.poll(log)
+    assert follower.seq == 2, "from the snapshot"
+    again = msgspec.structs.replace(update(6, 7, 2), watermark={0: 60})
+    write(log, UPDATES, msgspec.structs.replace(update(6, 7, 0), parts=0), again)
+    follower.poll(log)
+    assert follower.behind and follower.watermark == {0: 2}, "what it has taken does not count"
+    write(log, SNAPSHOTS, again)
+    follower.poll(log)
+    assert not follower.behind and follower.seq == 2 and follower.watermark == {0: 60}
+    write(log, UPDATES, update(6, 7, 3))
+    follower.poll(log)
+    assert not follower.behind and follower.seq == 3
+
+
 def with_rows(one: Update, *keys: int) -> Update:
     """The same with a row of each key in the first table."""
     model = Model(FEATURES, SETTINGS)

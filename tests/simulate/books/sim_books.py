@@ -22,9 +22,10 @@ from learner.role.learner import Learner
 from learner.updates.chain import Chain, UpdatePosition
 from learner.updates.follower import Follower
 from learner.updates.format import Update
+from learner.updates.snapshots import SnapshotReader, parts_of
 from stream.errors import StateDamagedError
 from stream.group.signs import Claim, read_sign
-from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES
+from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, Log
 from stream.run.contract import Subscription
 from stream.run.runner import Runner
 from stream.state.journal import JournalStretch, read_journal
@@ -203,6 +204,7 @@ class Books:
         witness.start(log)
         while witness.poll(log):
             pass
+        witness.look_again(self._archive)
         self.happened["answers"] += len(self._run.answers)
         return {
             "answers_off": witness.off,
@@ -221,21 +223,40 @@ class _Witness(Follower):
 
     def __init__(self, model: Model, asked: dict[str, list[Answer]]) -> None:
         super().__init__(model)
-        self.off = 0
         self._asked = asked
+        self._wrong: dict[str, list[Answer]] = defaultdict(list)  # by version
+        self._terms: dict[str, int] = {}  # in which each version was made that counts
+
+    @property
+    def off(self) -> int:
+        """How many answers are wrong."""
+        return sum(map(len, self._wrong.values()))
 
     def check(self) -> None:
         """Give the answers of this update."""
-        for answer in self._asked.pop(self.model.version, ()):
+        version = self.model.version
+        for answer in self._asked.pop(version, ()):
             batch = self.model.encoder.encode([answer.request])
             right = self.model.predict(batch).p.tolist() == answer.scored.base
             if not answer.corrected:
                 right &= answer.scored.corrected == answer.scored.base
             right &= all(0.0 <= p <= 1.0 for p in answer.scored.corrected)
-            self.off += not right
+            if not right:
+                self._wrong[version].append(answer)
+
+    def look_again(self, log: Log) -> None:
+        """Give what was wrong as of snapshots whose update nobody could read, so that a later leader made it
+        again."""
+        for snapshot in SnapshotReader().read(log):
+            head = snapshot.head
+            version = f"{head.epoch}-{head.seq}"
+            if version in self._wrong and head.term < self._terms[version]:
+                self._asked[version] = self._wrong.pop(version)
+                self._begin(parts_of(snapshot, log), head)
 
     def _note(self, last: Update) -> None:
         super()._note(last)
+        self._terms.setdefault(self.model.version, last.term)
         self.check()
 
 
