@@ -260,6 +260,7 @@ class Troubles:
         """
         first, end = self._log.ends(ROLES)[0]
         if end - ROLES_KEPT > first:
+            self._archive.keep(ROLES, 0, end - ROLES_KEPT)
             self._log.trim(ROLES, 0, end - ROLES_KEPT)
             self.happened["roles trimmed"] += 1
         snapshots = [name for name in self._disk.names(SHARED) if name.startswith("learn-")]
