@@ -7,6 +7,7 @@ partitions, is detected within `CHECK_S` and stops the roles: offsets and keys h
 """
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Mapping
@@ -287,23 +288,22 @@ class Topics:
             return {}
 
     def _settings_for(self, topic: str, partitions: int) -> dict[str, str]:
-        keep_s, keep_bytes = self._settings.retention(topic)
-        # the broker counts by partition
-        keep_bytes = max(keep_bytes // partitions, 1) if keep_bytes > 0 else 0
+        keep_s, keep_bytes = (limit if limit > 0 else math.inf for limit in self._settings.retention(topic))
+        keep_bytes = max(keep_bytes / partitions, 1)  # the broker counts by partition
         limit = self._settings.record_bytes_max + DEAD_LETTER_BYTES + (1 << 20)
         # A broker drops whole segments, and never the one it writes to: with Kafka's own 1 GiB and 7 days a
         # topic that keeps an hour would hold a week. So a segment is at most about a quarter of what is kept.
-        segment_bytes = min(max(keep_bytes // 4, SEGMENT_BYTES_MIN, limit), max(SEGMENT_BYTES_MAX, limit))
         segment_s = min(max(keep_s / 4, SEGMENT_S_MIN), SEGMENT_S_MAX)
+        segment_bytes = max(min(keep_bytes / 4, SEGMENT_BYTES_MAX), SEGMENT_BYTES_MIN, limit)
         return {
             "cleanup.policy": "delete",
             # ingest time is set by the broker, and producers cannot change it
             "message.timestamp.type": "LogAppendTime",
             "max.message.bytes": str(limit),
-            "retention.ms": str(int(keep_s * 1e3)) if keep_s > 0 else "-1",
-            "retention.bytes": str(keep_bytes) if keep_bytes > 0 else "-1",
-            "segment.bytes": str(segment_bytes if keep_bytes > 0 else max(SEGMENT_BYTES_MAX, limit)),
-            "segment.ms": str(int((segment_s if keep_s > 0 else SEGMENT_S_MAX) * 1e3)),
+            "retention.ms": str(int(keep_s * 1e3)) if keep_s < math.inf else "-1",
+            "retention.bytes": str(int(keep_bytes)) if keep_bytes < math.inf else "-1",
+            "segment.ms": str(int(segment_s * 1e3)),
+            "segment.bytes": str(int(segment_bytes)),
         }
 
 
