@@ -37,6 +37,7 @@ from learner.train.trainer import Learnt, Trainer
 from learner.train.waiting import PendingRows
 from learner.updates.chain import UpdatePosition
 from learner.updates.publisher import Publisher
+from learner.updates.unsaid import Unsaid
 from stream.errors import StateError
 from stream.log.base import Log, Record
 from stream.records.refusals import Refusals
@@ -90,6 +91,7 @@ class Learner(Handler):
         self.intake = Intake(self.model.entities, targets)
         self._limits = TableLimits(self.model.table_names, self.model.tables)
         self.boundary: Boundary | None = None  # None: it learned no history from files
+        self.unsaid = Unsaid(state, self.model.table_names)
         self.snapshots: list[TableKeeper] = [] if state is None else self._keepers(state)
         if state is None:
             self.model.resting.rest_apart()
@@ -303,7 +305,9 @@ class Learner(Handler):
         changes = []
         for name, snapshot in zip(self.model.table_names, self.snapshots, strict=True):
             snapshot.table.expire(int(self.trainer.clock), EXPIRE_SLOTS)
-            changes.append((name, snapshot.save(commit).served(snapshot.table)))
+            changed = self.unsaid.save(name, snapshot, commit, self.leads)
+            changes.append((name, changed.served(snapshot.table)))
+        self.unsaid.flushed()
         for name, array in (self._arrays() | self.model.unpublished).items():
             commit.put(ARRAY + name.encode(), array.tobytes())
         entities = self.intake.save(commit)

@@ -5,7 +5,7 @@ How the learners of a group take turns in leading: `learner.role.succession`.
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from ground.clock import SYSTEM_CLOCK, Clock
@@ -202,7 +202,7 @@ class Session:
                     self._jump(update)
                     continue
                 if parts is not None:
-                    self._take(parts[-1])
+                    self._take(parts)
                 if self.offset >= until:
                     break
         right = self._chain.seq
@@ -211,9 +211,9 @@ class Session:
         if meta.seq and right < meta.seq and self._chain.term > meta.term:
             raise AsideError(f"update {meta.seq} was never published", right)
 
-    def _take(self, update: Update) -> None:
+    def _take(self, parts: Sequence[Update]) -> None:
         """Learn a complete update that counts, or check that this learner has made it."""
-        meta = self.learner.meta
+        meta, update = self.learner.meta, parts[-1]
         if self.lost or self._anew:
             return
         check_own(update, self.learner.model)
@@ -235,6 +235,7 @@ class Session:
             return
         self.learner.term = update.term
         self.learner.meta.held = update.held
+        self.learner.unsaid.follow(parts)
         self.learner.position = self._chain.position(self.offset)
         self._current = update
         self._learn_current()

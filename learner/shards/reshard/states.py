@@ -47,6 +47,7 @@ from learner.shards.reshard.stretches import past_of
 from learner.shards.working import WorkingModel
 from learner.train.waiting import PendingRows
 from learner.updates.chain import UpdatePosition
+from learner.updates.unsaid import unsaid_keys
 from stream.errors import StateError
 from stream.log.base import EXAMPLES, UPDATES, Log
 from stream.state.disk import ROCKS_DISK, Disk
@@ -278,11 +279,12 @@ def _read(state: RoleState, name: str, spec: TableSpec) -> _Keeper:
     """A table of a state, in the form that it has there; of rows that rest only the newest are in memory."""
     prefix, where = prefix_of(name), f"state {state.path}"
     resting = RestingSnapshot(RestingTable(spec, spec.rows_max), state, prefix, where)
-    if resting.restore():
-        return resting
-    keeper = TableSnapshot(Table(spec), prefix, where)
-    if not keeper.restore(state):
-        raise StateError(f"{where}: it holds no table {name!r}; restore it from a copy")
+    keeper: _Keeper = resting
+    if not resting.restore():
+        keeper = whole = TableSnapshot(Table(spec), prefix, where)
+        if not whole.restore(state):
+            raise StateError(f"{where}: it holds no table {name!r}; restore it from a copy")
+    keeper.gone = np.concatenate([keeper.gone, unsaid_keys(state, name)])
     return keeper
 
 
