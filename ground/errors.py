@@ -14,6 +14,15 @@ The command line prints the message of a `FreshetError` and exits with 2; any ot
 defect of Freshet and keeps its traceback.
 """
 
+import msgspec
+
+UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What the decoders of msgspec raise for bytes that they cannot read.
+
+Text that is no UTF-8, and what is nested too deeply, are no errors of msgspec's own. Whoever decodes bytes
+from outside and catches less ends with a traceback that anybody can cause.
+"""
+
 
 class FreshetError(Exception):
     """An error that the user can fix; the message says what is wrong and what to do."""

@@ -11,6 +11,7 @@ from embeddings.save.delta import Piece
 from embeddings.save.entries import FORMAT_VERSION, GONE, decode_deleted, decode_page
 from embeddings.spec import TableSpec
 from embeddings.types import Keys, Lines
+from ground import UNDECODABLE
 from ground.sealed import unseal
 
 META, LINE, CLOCK, DELTA = b"rest", b"line/", b"clock", b"delta/"
@@ -55,7 +56,7 @@ class StoredRest:
             return None
         try:
             meta = msgspec.msgpack.decode(unseal(data), type=RestMeta)
-        except (ValueError, msgspec.DecodeError) as error:
+        except (ValueError, *UNDECODABLE) as error:
             raise self.wrong(f"its description cannot be read: {error}") from None
         if meta.v > FORMAT_VERSION:
             raise self.wrong(f"it has format {meta.v}; this Freshet reads formats up to {FORMAT_VERSION}")
@@ -94,7 +95,7 @@ class StoredRest:
                 raise self.wrong(f"part {part} of delta {seq} is missing")
             try:
                 page = decode_page(value)
-            except (ValueError, msgspec.DecodeError) as error:
+            except (ValueError, *UNDECODABLE) as error:
                 raise self.wrong(f"part {part} of delta {seq} cannot be read: {error}") from None
             pieces.append(page.piece)
             parts, size = page.parts, size + len(value)

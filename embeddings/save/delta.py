@@ -21,6 +21,7 @@ from embeddings.errors import DeltaError, DeltaGapError, TableInputError
 from embeddings.table.cursor import Cursor
 from embeddings.table.table import Table
 from embeddings.types import Floats, Keys, Lines
+from ground import UNDECODABLE
 from ground.distinct import distinct
 from ground.sealed import seal, unseal
 
@@ -233,7 +234,7 @@ class DeltaReader:
         name = self._table.spec.name
         try:
             numbered = _decoder.decode(unseal(data))
-        except (ValueError, msgspec.DecodeError) as error:
+        except (ValueError, *UNDECODABLE) as error:
             raise DeltaError(f"a delta for table {name!r} cannot be read: {error}") from None
         if numbered.v != DELTA_VERSION:
             raise DeltaError(

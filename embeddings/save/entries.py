@@ -12,6 +12,7 @@ from embeddings.errors import SnapshotError
 from embeddings.save.delta import Piece
 from embeddings.spec import TableSpec
 from embeddings.types import Keys
+from ground import UNDECODABLE
 from ground.sealed import seal, unseal
 
 GONE = b"gone"
@@ -90,7 +91,7 @@ def read_meta(data: bytes, where: str) -> SnapshotMeta:
                 f"{FORMAT_VERSION}: use the Freshet that wrote it, or a later one"
             )
         return _decode_meta(body)
-    except (ValueError, KeyError, msgspec.DecodeError) as error:
+    except (ValueError, KeyError, *UNDECODABLE) as error:
         raise SnapshotError(f"{where}: its description cannot be read: {error}") from None
 
 

@@ -23,7 +23,7 @@ from embeddings.save.entries import read_meta
 from embeddings.save.snapshot import TableSnapshot
 from embeddings.table.table import Table
 from ground import rocks
-from ground.errors import FreshetError
+from ground.errors import UNDECODABLE, FreshetError
 from ground.sealed import seal, unseal
 
 BATCH_BYTES = 64 << 20
@@ -64,7 +64,7 @@ class SnapshotFolder:
         data = self.get(_TABLES)
         try:
             return [] if data is None else msgspec.msgpack.decode(unseal(data), type=list[str])
-        except (ValueError, msgspec.DecodeError) as error:
+        except (ValueError, *UNDECODABLE) as error:
             raise self._unreadable(error) from None
 
     def save(self, *tables: Table, whole: bool = False) -> None:

@@ -8,10 +8,9 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
-import msgspec
-
 from embeddings.errors import SnapshotError
 from embeddings.save.entries import Page, Source, decode_page
+from ground import UNDECODABLE
 
 READ_AT_ONCE = 4
 """Pages that are read together; as many again wait while these are put, so they bound the memory."""
@@ -78,6 +77,6 @@ class PageReader:
                 raise SnapshotError(f"{self._where}: {entry.what} is missing")
             try:
                 found.append(ReadPage(decode_page(value), len(value)))
-            except (ValueError, msgspec.DecodeError) as error:
+            except (ValueError, *UNDECODABLE) as error:
                 raise SnapshotError(f"{self._where}: {entry.what} cannot be read: {error}") from None
         return found

@@ -8,6 +8,7 @@ from embeddings.errors import SnapshotError
 from embeddings.save.snapshot import TableSnapshot
 from embeddings.spec import TableSpec
 from embeddings.table.table import Table
+from ground import UNDECODABLE
 
 
 class _Entries(dict[bytes, bytes]):
@@ -48,7 +49,7 @@ def table_from(spec: TableSpec, data: object) -> Table:
         raise SnapshotError(f"{where}: expected the tensor of bytes that state_dict() of such a module gave")
     try:
         entries = msgspec.msgpack.decode(data.cpu().numpy().tobytes(), type=dict[bytes, bytes])
-    except (msgspec.DecodeError, ValueError) as error:
+    except (ValueError, *UNDECODABLE) as error:
         raise SnapshotError(f"{where}: its bytes are damaged ({error})") from None
     table = Table(spec)
     if not TableSnapshot(table, b"", "state_dict").restore(_Entries(entries)):

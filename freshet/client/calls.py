@@ -10,6 +10,7 @@ import msgspec
 
 from freshet.client.asks import Ask
 from freshet.errors import CallFailedError, CallRefusedError
+from ground import UNDECODABLE
 from ground.clock import Clock
 from ground.retry import Backoff, Pauses
 
@@ -42,7 +43,7 @@ class Attempts(Generic[T]):
         if response.is_success or status in self.ask.fine:
             try:
                 return msgspec.json.decode(response.content, type=self.ask.gives)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except UNDECODABLE as error:
                 raise CallFailedError(
                     f"{self._what}: the answer is not that of a Freshet server: {error}"
                 ) from None
@@ -95,7 +96,7 @@ def _reason(response: httpx.Response) -> str:
     try:
         found: dict[str, object] = msgspec.json.decode(response.content, type=dict[str, object])
         return f"{found['error']} (request {found.get('request_id', '')})"
-    except (msgspec.DecodeError, UnicodeDecodeError, KeyError):
+    except (KeyError, *UNDECODABLE):
         return response.text[:200] or response.reason_phrase
 
 

@@ -18,6 +18,7 @@ from freshet.decide.slices import PredictionsFile, Slices, make_slices, read_pre
 from freshet.decide.verdict import decide, over_all
 from freshet.errors import CompareError
 from freshet.files import Json, JsonView, write_json
+from ground import UNDECODABLE
 from learner.metrics import Summary, summarize
 from learner.ranking import TOP
 
@@ -68,7 +69,7 @@ def read_runs(paths: Sequence[Path], values: bool = False) -> list[Run]:
             report = msgspec.json.decode(path.read_bytes())
         except OSError as error:
             raise CompareError(f"{path}: cannot be read: {error.strerror}") from None
-        except msgspec.DecodeError as error:
+        except UNDECODABLE as error:
             raise CompareError(f"{path}: is no report of `freshet replay`: {error}") from None
         if not isinstance(report, dict) or not {"data_hash", "config_hash", "base"} <= report.keys():
             raise CompareError(f"{path}: is no report of `freshet replay --report FILE`")

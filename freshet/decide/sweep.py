@@ -26,6 +26,7 @@ from freshet.files import Json
 from freshet.progress import progress
 from freshet.replay.tape import ReplayOptions, open_tape, replay_config
 from freshet.version import code_version
+from ground import UNDECODABLE
 from stream.files.record_files import whole_or_nothing
 
 HALVING = 3
@@ -291,7 +292,7 @@ def _read(sweep: Sweep, trial: Trial, path: Path) -> Result | None:
     """A trial's report; None if there is none from this version of the code."""
     try:
         report: Json = msgspec.json.decode(path.read_bytes())
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *UNDECODABLE):
         return None
     if report["code_version"] != code_version():
         return None

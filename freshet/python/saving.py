@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from freshet.errors import ModelError
+from ground import UNDECODABLE
 from ground.sealed import seal, unseal
 from learner.features.spec import FeatureSpec
 from learner.model.identity import network_text
@@ -95,7 +96,7 @@ def decode(data: bytes, where: str) -> Saved:
         )
     try:
         return msgspec.msgpack.decode(unseal(data[len(_HEAD) :]), type=Saved)
-    except (ValueError, msgspec.DecodeError) as error:
+    except (ValueError, *UNDECODABLE) as error:
         raise ModelError(f"{where}: the model cannot be read: {error}") from None
 
 

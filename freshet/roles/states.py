@@ -8,6 +8,7 @@ import msgspec
 from rocksdict import AccessType, Options, Rdict
 
 from freshet.files import Json
+from ground import UNDECODABLE
 from ground.rocks import read_error
 from ground.sealed import unseal
 from learner.meta import KEY as LEARNER_META
@@ -52,7 +53,7 @@ def _read_database(folder: Path, database: Path) -> Json:
         raise StateError(f"{folder}: cannot be read ({error}); {helps}") from None
     try:
         return _read(folder, db)
-    except (msgspec.MsgspecError, KeyError, ValueError) as error:
+    except (KeyError, ValueError, *UNDECODABLE) as error:
         raise StateError(f"{folder}: cannot be read ({error}); {_UNREADABLE}") from None
     finally:
         db.close()

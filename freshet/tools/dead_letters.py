@@ -10,6 +10,7 @@ from freshet.config import Config
 from freshet.files import Json
 from freshet.roles.opening import open_used
 from freshet.roles.voice import printable
+from ground import UNDECODABLE
 from stream.errors import DeadLetterError
 from stream.files.times import time_reader
 from stream.records.types import encode_json
@@ -147,7 +148,7 @@ def _readable(original: bytes) -> str:
     for decode in (msgspec.json.decode, msgspec.msgpack.decode):
         try:
             value = decode(original)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except UNDECODABLE:
             continue
         if isinstance(value, dict | list):
             return json.dumps(value, indent=2, default=repr)

@@ -15,6 +15,7 @@ from freshet.config import Config
 from freshet.errors import ProduceError
 from freshet.roles.opening import open_topics
 from freshet.tools.produce import BATCH, append_patiently, producer_name
+from ground import UNDECODABLE
 from stream.errors import LogError
 from stream.files.columns import DataSettings, to_id
 from stream.files.csv_rows import Dialect, read_rows
@@ -107,7 +108,7 @@ def lines_of(file: Path, settings: DataSettings) -> Iterator[Line]:
                     continue
                 try:
                     yield decode(one)
-                except msgspec.DecodeError as error:
+                except UNDECODABLE as error:
                     raise ProduceError(f"{file}:{number}: is no JSON object: {error}") from None
             return
         delimiter = "\t" if ".tsv" in file.suffixes and settings.delimiter == "," else settings.delimiter

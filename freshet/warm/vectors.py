@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from freshet.errors import WarmError
+from ground import UNDECODABLE
 from learner.deep.checkpoint import read_checkpoint
 from learner.errors import NetworkError
 
@@ -175,7 +176,7 @@ def _read_ids(file: Path) -> list[int | str] | dict[str, int]:
             return list(file.read_text(encoding="utf-8-sig").splitlines())
         if file.suffix == ".json":
             return msgspec.json.decode(file.read_bytes(), type=list[int | str] | dict[str, int])
-    except (OSError, ValueError, msgspec.DecodeError) as error:
+    except (OSError, ValueError, *UNDECODABLE) as error:
         raise WarmError(f"{file}: cannot be read as ids: {error}") from None
     raise WarmError(f"{file}: expected ids as .npy, .txt (one a line) or .json (a list, or id to row)")
 

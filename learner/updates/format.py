@@ -17,6 +17,7 @@ import numpy as np
 from embeddings import DeltaError
 from embeddings.save.delta import Changes, Piece, apply, numbers, pieces, raw
 from embeddings.views.packed import PACKINGS, RowPacking
+from ground import UNDECODABLE
 from ground.sealed import seal, unseal
 from learner.entities.saved import Sent, size_of, take
 from learner.errors import OtherModelError, UpdateDamagedError, UpdateError
@@ -102,7 +103,7 @@ def decode_update(value: bytes) -> Update:
         raise UpdateDamagedError(f"an update cannot be read: {error}") from None
     try:
         update = _decoder.decode(body)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise UpdateError(f"an update cannot be read: {error}") from None
     if update.v != UPDATE_VERSION:
         raise UpdateError(f"an update has version {update.v}; this Freshet reads version {UPDATE_VERSION}")

@@ -27,6 +27,7 @@ from collections.abc import Iterator
 import msgspec
 import xxhash
 
+from ground import UNDECODABLE
 from learner.features.columns import declared_by
 from learner.features.labelled import number_of
 from learner.model.forgetting import widened
@@ -172,7 +173,7 @@ class App(Frame):
         bounded = True
         try:
             request: ScoreRequest | AnyScoreRequest = self._bounded_score_body.decode(call.body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except UNDECODABLE:
             bounded = False
             request = decode_body(self._any_score_body, call.body)
         n = len(request.candidates)

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
+from ground import UNDECODABLE
 from serving.errors import RequestError, TooLargeError
 from serving.nearest.settings import SCORED_MAX
 from serving.replica.coverage import Unknowns
@@ -283,10 +284,10 @@ def decode_body(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
         raise RequestError(f"the body does not fit: {error}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RequestError(f"the body is not JSON: {error}") from None
     except RecursionError:
         raise RequestError("the body is nested too deeply") from None
+    except UNDECODABLE as error:
+        raise RequestError(f"the body is not JSON: {error}") from None
 
 
 def split_body(body: bytes) -> list[bytes]:
@@ -306,7 +307,7 @@ def split_body(body: bytes) -> list[bytes]:
         return split_batch(body) if stripped else []
     try:
         msgspec.json.decode(stripped, type=msgspec.Raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNDECODABLE:
         lines = [line for line in stripped.splitlines() if line.strip()]
         _check_count(len(lines))
         return lines

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
+from ground import UNDECODABLE
 from learner.features.columns import declared_by
 from learner.features.spec import FeatureSpec
 from serving.app.tensors import (
@@ -189,7 +190,7 @@ class Inference:
         head, binary = split_binary(call.body, call.headers.get(HEADER))
         try:
             request = self._decode(head)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except UNDECODABLE as error:
             raise RequestError(f"the body is no inference request: {error}") from None
         declared = _taken(self._replica.features)
         for one in request.inputs:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from ground import UNDECODABLE
 from learner.errors import FeatureError
 from learner.features.columns import declared_by
 from serving.app.bodies import EntityRequest, EventsAnswer, Verdict, split_body
@@ -65,7 +66,7 @@ class Taker:
     def _entity(self, data: bytes) -> EntityEvent:
         try:
             said = (self._entity_msgpack if is_msgpack(data) else self._entity_json).decode(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except UNDECODABLE as error:
             raise RecordError(f"the record is no entity: {error}") from None
         assert isinstance(said, EntityRequest)
         at = time.time() if said.time is None else said.time

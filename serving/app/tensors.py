@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from ground import UNDECODABLE
 from serving.errors import RequestError
 
 HEADER = b"inference-header-content-length"
@@ -183,7 +184,7 @@ def _from_json(one: TensorInput, data: msgspec.Raw) -> Values:
             if len(nested) != one.shape[0] or len({len(row) for row in nested}) > 1:
                 raise _wrong(one, f"has data that is not of shape {one.shape}") from None
             found = [value for row in nested for value in row]
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise _wrong(one, f"has data that is no list of {one.datatype}: {error}") from None
     return found
 

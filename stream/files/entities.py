@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from ground import UNDECODABLE
 from ground.short_repr import ShortRepr
 from stream.errors import RecordError, SourceError
 from stream.files.columns import DataSettings, Kind, check_marks, missing_test, to_id
@@ -186,7 +187,7 @@ def _holds_events(path: Path) -> bool:
     first = next(iter(_lines(path)), b"{}")
     try:
         found = msgspec.json.decode(first, type=dict[str, msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNDECODABLE:
         return False
     return {"feature", "id", "set"} <= found.keys()
 
@@ -206,7 +207,7 @@ def _typed(line: bytes) -> bytes:
     """The event with its `type` and `time`, which a file of entities alone need not have."""
     try:
         found = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNDECODABLE:
         return line
     return msgspec.json.encode({"type": "entity", "time": 0.0, **found})
 
@@ -248,6 +249,6 @@ def _names(path: Path, kind: str, columns: EntityColumns) -> list[str]:
     for line in itertools.islice(_lines(path), 100):
         try:
             names |= dict.fromkeys(with_paths(msgspec.json.decode(line, type=dict[str, Cell])))
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNDECODABLE:
             continue  # its row says what is wrong
     return list(names)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
 
+from ground import UNDECODABLE
 from stream.errors import SourceError
 from stream.files.columns import (
     Convert,
@@ -215,7 +216,7 @@ def _json_rows(path: Path, settings: DataSettings) -> Iterator[Row]:
                 )
             try:
                 found = decoder.decode(text)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            except UNDECODABLE as error:
                 other = _python_json(text)
                 if other is None:
                     yield SourceError(f"{path}:{line}: is no JSON object: {error}")

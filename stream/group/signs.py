@@ -7,6 +7,7 @@ from typing import Annotated
 
 import msgspec
 
+from ground import UNDECODABLE
 from stream.log.base import PARTITIONS_MAX, ROLES, Log, Outgoing, Record
 
 NAME_MAX = 100
@@ -89,5 +90,5 @@ def read_sign(record: Record) -> Beat | Claim | None:
     """Decode a record of topic `roles`; None if this version cannot read it."""
     try:
         return _decoder.decode(record.value)
-    except msgspec.MsgspecError:
+    except UNDECODABLE:
         return None

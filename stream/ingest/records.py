@@ -7,6 +7,7 @@ features of the context. So both meet in one partition, and its order decides.
 
 import msgspec
 
+from ground import UNDECODABLE
 from stream.errors import RecordError
 from stream.records.forgetting import Entity
 from stream.records.types import Forget, Value
@@ -72,7 +73,7 @@ def decode(data: bytes) -> Meeting | Forget:
         if data and data[0] in MAPS:
             return _forgets.decode(data)
         return _decoder.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise RecordError(f"the record is not one of topic 'matches': {error}") from None
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import msgspec
 
+from ground import UNDECODABLE
 from stream.limits import MODELS_MAX
 from stream.log.base import Log, Outgoing
 
@@ -90,7 +91,7 @@ class OrderReader:
                 self._next = record.offset + 1
                 try:
                     order = _decode(record.value)
-                except msgspec.MsgspecError as error:
+                except UNDECODABLE as error:
                     _log.warning("record %d of topic models is no order: %s", record.offset, error)
                     continue
                 if order.v != ORDER_VERSION:

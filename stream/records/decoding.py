@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 
+from ground import UNDECODABLE
 from stream.errors import RecordError
 from stream.limits import (
     BATCH_EVENTS_MAX,
@@ -91,7 +92,7 @@ def split_batch(data: bytes) -> list[bytes]:
         raise RecordError(f"the batch has {len(data):,} bytes, more than the {RECORD_BYTES_MAX:,} allowed")
     try:
         parts = (_json_parts if first == b"[" else _msgpack_parts).decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise RecordError(f"the batch is neither a JSON nor a MessagePack array: {error}") from None
     if not 1 <= len(parts) <= BATCH_EVENTS_MAX:
         raise RecordError(f"the batch has {len(parts):,} events; expected 1 to {BATCH_EVENTS_MAX:,}")
@@ -159,10 +160,10 @@ class Decoder(Generic[T]):
             return self._decode_with_care(data, f"the record does not fit its type: {error}")
         except RecordError as error:
             return self._decode_with_care(data, str(error))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise RecordError(f"the record is neither JSON nor MessagePack: {error}") from None
         except RecursionError:
             raise RecordError("the record is nested too deeply") from None
+        except UNDECODABLE as error:
+            raise RecordError(f"the record is neither JSON nor MessagePack: {error}") from None
         return record
 
     def decode_again(self, data: bytes) -> T:
@@ -180,7 +181,7 @@ class Decoder(Generic[T]):
             raise RecordError(why_not)
         try:
             said = (_said_msgpack if is_msgpack(data) else _said_json).decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except UNDECODABLE:
             raise RecordError(why_not) from None
         if isinstance(said, Action):
             raise RecordError(why_not)

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import msgspec
 
+from ground import UNDECODABLE
 from stream.limits import RECORD_BYTES_MAX, SCHEMA_VERSION, SPLICED_BYTES_MAX
 from stream.records.bounds import (
     BoundedCandidate,
@@ -215,7 +216,7 @@ class EventDecoder:
             return self._plain.decode(data)
         try:
             event: AnyEvent = (self._msgpack if is_msgpack(data) else self._json).decode(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except UNDECODABLE:
             return self._plain.decode(data)
         if (
             self._content is not None

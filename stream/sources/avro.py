@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from ground import UNDECODABLE
 from stream.errors import LogError, RecordError
 from stream.sources.formats import HOW_TO_INSTALL, MAGIC, Format, read_schema, split_head
 from stream.sources.registry import Registry
@@ -96,7 +97,7 @@ class AvroFormat(Format):
             for _, text in found.references:
                 _parse(text, named)
             parsed = _parse(found.text, named)
-        except (SchemaParseException, msgspec.MsgspecError, ValueError, KeyError, TypeError) as error:
+        except (SchemaParseException, ValueError, KeyError, TypeError, *UNDECODABLE) as error:
             raise RecordError(f"schema id {number} is no schema of Avro: {error}") from None
         if len(self._by_id) >= 1_000:
             self._by_id.clear()
@@ -113,5 +114,5 @@ def _parse_own(file: str) -> AvroSchema:
     text = read_schema(file)
     try:
         return _parse(text, {})
-    except (SchemaParseException, msgspec.MsgspecError, ValueError, KeyError, TypeError) as error:
+    except (SchemaParseException, ValueError, KeyError, TypeError, *UNDECODABLE) as error:
         raise LogError(f"schema {file}: it is no schema of Avro: {error}") from None

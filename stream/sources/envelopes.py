@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from ground import UNDECODABLE
 from stream.errors import RecordError
 from stream.limits import CANDIDATES_MAX
 from stream.sources.paths import compile_path, describe, split_path
@@ -80,7 +81,7 @@ def _data(data: object) -> object:
         return data
     try:
         return _decode_json(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNDECODABLE:
         raise RecordError(f"data is {len(data)} bytes that are not JSON") from None
 
 

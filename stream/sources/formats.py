@@ -5,6 +5,7 @@ from typing import Protocol
 
 import msgspec
 
+from ground import UNDECODABLE
 from stream.errors import LogError, RecordError
 
 MAGIC = 0
@@ -72,7 +73,7 @@ class JsonFormat(Format):
             value = value[HEAD_BYTES:]  # a registry's id of a JSON Schema, which is not needed to read
         try:
             return self._decode(value)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except UNDECODABLE as error:
             raise RecordError(f"the record is not JSON: {error}") from None
 
 
@@ -85,5 +86,5 @@ class MessagePackFormat(Format):
     def decode(self, value: bytes) -> object:
         try:
             return self._decode(value)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except UNDECODABLE as error:
             raise RecordError(f"the record is not MessagePack: {error}") from None

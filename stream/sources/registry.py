@@ -14,6 +14,7 @@ import httpx
 import msgspec
 import xxhash
 
+from ground import UNDECODABLE
 from ground.clock import SYSTEM_CLOCK, Clock
 from stream.errors import LogAwayError, LogError, RecordError
 from stream.sources.settings import RegistrySettings
@@ -166,7 +167,7 @@ class Registry:
         try:
             if status == 200:
                 return msgspec.json.decode(body, type=_Answer)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except UNDECODABLE:
             pass
         raise LogError(
             f"registry {self.url} answers {status} to {path}, and not as Confluent's API does: the URL is not"
@@ -216,5 +217,5 @@ def _is_unknown(body: bytes) -> bool:
     """Whether an answer says that there is no such subject, version or schema; not: no such page."""
     try:
         return 40_401 <= msgspec.json.decode(body, type=_Problem).error_code <= 40_499
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNDECODABLE:
         return False

@@ -18,7 +18,7 @@ from weakref import WeakSet
 
 import msgspec
 
-from ground import rocks
+from ground import UNDECODABLE, rocks
 from ground.clock import SYSTEM_CLOCK, Clock
 from ground.threads import HelperThread
 from stream.errors import StateDamagedError, StateError, StateFullError
@@ -364,7 +364,7 @@ class RoleState:
             return made
         try:
             meta = msgspec.json.decode(saved, type=StateMeta)
-        except msgspec.MsgspecError as error:
+        except UNDECODABLE as error:
             raise self._damaged(error) from None
         meta.check(self.path, role, fingerprint)
         if (grown := msgspec.json.encode(meta)) != saved:
@@ -379,7 +379,7 @@ class RoleState:
     def _load_outbox(self) -> Outbox:
         try:
             return Outbox(self._scan(OUTBOX, b"", b""))
-        except msgspec.MsgspecError as error:
+        except UNDECODABLE as error:
             raise self._damaged(error) from None
 
     def _scan(self, kind: bytes, prefix: bytes, start: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from ground import UNDECODABLE
 from stream.errors import LogError
 from stream.log.settings import KafkaSettings
 
@@ -77,7 +78,7 @@ def read_token(file: str) -> tuple[str, float]:
         expires_s = msgspec.json.decode(
             base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)), type=_Claims
         ).exp
-    except (IndexError, ValueError, msgspec.DecodeError) as error:
+    except (IndexError, ValueError, *UNDECODABLE) as error:
         raise LogError(f"token_file {file} holds no JWT with a time of expiry (exp): {error}") from None
     return token, expires_s
 

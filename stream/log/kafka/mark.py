@@ -4,14 +4,28 @@ Any client may write such a header. A header that does not match exactly is igno
 a sign, a leading zero, a number over 2^63 - 1, a name that is too long or no UTF-8.
 """
 
+import functools
+import logging
+import operator
 import re
+from collections.abc import Callable
+
+from confluent_kafka import Message
 
 from stream.log.base import PRODUCER_BYTES_MAX, SEQ_MAX
 
 HEADER = "freshet"
 
+_log = logging.getLogger("freshet.kafka")
+
 _MARK = re.compile(rb"(.{0,%d})/(0|[1-9][0-9]{0,18})" % PRODUCER_BYTES_MAX, re.DOTALL)
 
+_headers: Callable[[Message], "Headers | None"] = operator.methodcaller("headers")
+"""For a name that is no UTF-8 the library returns a list with a hole in it, and an exception beside it.
+
+A call from C is checked for that, and raises SystemError. One from Python is not once it was made some times
+(CPython 3.11 and later, specialized calls): whoever looks into the hole then ends the process.
+"""
 
 Value = str | bytes | None
 Headers = dict[str, Value] | list[tuple[str, Value]]
@@ -38,6 +52,23 @@ def read_mark(headers: Headers | None) -> tuple[str, int]:
         if name == HEADER:
             return parse_mark(value) if isinstance(value, bytes) else ("", -1)
     return "", -1
+
+
+def headers_of(message: Message) -> Headers | None:
+    """The headers of a message; None if it has none, or if the name of one is no UTF-8."""
+    try:
+        return _headers(message)
+    except SystemError as failed:
+        if not isinstance(failed.__cause__, UnicodeDecodeError):
+            raise
+        _warn_of(message.topic() or "")
+        return None
+
+
+@functools.cache
+def _warn_of(topic: str) -> None:
+    """Say once of a topic that it has such records."""
+    _log.warning("topic %r: records with a header whose name is no UTF-8 are read without headers", topic)
 
 
 def foreign(headers: Headers) -> tuple[tuple[str, bytes | None], ...]:

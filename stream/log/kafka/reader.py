@@ -19,7 +19,8 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from stream.errors import LogAwayError, LogError
 from stream.log.base import Record
 from stream.log.kafka.client import KafkaClient, result
-from stream.log.kafka.mark import foreign, read_mark
+from stream.log.kafka.mark import foreign, headers_of, read_mark
+from stream.log.kafka.open_transactions import OpenTransactions
 
 CURSORS_MAX = 4  # consumers of one topic
 QUEUE_KBYTES = 16 << 10  # fetched ahead by the library, for each consumer
@@ -96,6 +97,7 @@ class _Cursor:
         self._ended: dict[int, int] = {}  # partition -> its end, once the library has reported it
         self._behind: dict[int, float] = {}  # partition asked for behind its end -> when to look again
         self._contact_s = float("-inf")
+        self._open_transactions = OpenTransactions(name)
         self._consumer = self._open()
 
     def close(self) -> None:
@@ -112,6 +114,7 @@ class _Cursor:
         deadline_s = time.monotonic() + wait_s
         self._go_to(offsets)
         self._look_behind(offsets)
+        self._open_transactions.look(self._consumer, self._ended)
         self._await(lambda: all(self._settled(p) for p in offsets))
         while True:
             self._take()
@@ -227,7 +230,7 @@ class _Cursor:
             assert partition is not None and offset is not None
             key, value = message.key() or b"", message.value() or b""
             kind, time_ms = message.timestamp()
-            headers = message.headers()
+            headers = headers_of(message)
             producer, seq = read_mark(headers) if headers else ("", -1)
             theirs = foreign(headers) if headers else ()
             ingest_ms, created_ms = (time_ms, 0) if kind == LOG_APPEND_TIME else (0, max(time_ms, 0))

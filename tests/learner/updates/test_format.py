@@ -52,6 +52,12 @@ def test_any_bytes_give_an_update_error(value: bytes) -> None:
         decode_update(seal(value))
 
 
+def test_text_that_is_no_utf8_gives_an_update_error() -> None:
+    value = msgspec.msgpack.encode(msgspec.to_builtins(WHOLE) | {"rows": "ann"}).replace(b"ann", b"a\xff\xfe")
+    with pytest.raises(UpdateError, match="cannot be read"):
+        decode_update(seal(value))
+
+
 @pytest.mark.slow
 @given(st.dictionaries(st.sampled_from(list(Update.__struct_fields__)), packed), packed)
 @settings(max_examples=many(100), deadline=None)

@@ -215,6 +215,23 @@ def test_sign_beyond_its_bounds_is_none(log: Log, bad: Beat | Claim) -> None:
     assert one.names == ["a"] and one.leader is None
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        msgspec.msgpack.encode({"type": "beat", "group": "join", "name": "ann", "life": "l", "number": 0})
+        .replace(b"ann", b"a\xff\xfe"),
+        b"\x81" + msgspec.msgpack.encode("other") + b"\x91" * 100_000 + b"\xc0",
+    ],
+    ids=["no UTF-8", "nested deeply"],
+)  # fmt: skip
+def test_sign_of_bytes_that_are_no_text_or_nested_deeply_ends_no_member(log: Log, value: bytes) -> None:
+    one = member(log, "a")
+    say(log, value)
+    one.look()
+    assert one.names == ["a"]
+    assert member(log, "b", 1).names == ["a", "b"], "nor one that begins behind it"
+
+
 def test_beat_cannot_claim_a_term_that_is_still_to_come(log: Log) -> None:
     one = member(log, "a")
     say(log, msgspec.msgpack.encode(Beat("join", "x", "l", 0, leading=1 << 40)))

@@ -1,6 +1,7 @@
 """Topics as other programs fill and set them: transactions, codecs, headers, times, limits, rights."""
 
 import re
+import subprocess
 import time
 import uuid
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from waiting import wait_until
 from stream.errors import LogAwayError, LogError
 from stream.join.joiner import Joiner, JoinSettings
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, SEQ_MAX, Outgoing, Record
+from stream.log.kafka import open_transactions
 from stream.log.kafka.log import KafkaLog
 from stream.log.kafka.mark import parse_mark, read_mark, write_mark
 from stream.log.lag import LagMeter, Position
@@ -175,6 +177,36 @@ def test_events_of_an_open_transaction_are_read_when_it_commits(
     assert [r.value for r in read_all(log, "t")] == [b"before", b"open", b"behind"]
 
 
+def test_records_behind_a_transaction_that_does_not_end_are_told(
+    kafka_broker: str,
+    kafka_prefix: str,
+    log: KafkaLog,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(open_transactions, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(open_transactions, "OPEN_S", 0.5)
+    log.create_topic("t", 2)
+    producer = ByConfluent(kafka_broker)
+    producer.begin()
+    producer.send(f"{kafka_prefix}.t", b"x")
+    producer.flush()
+    producer.end(commit=False)  # its marker is no record that waits
+    for _ in range(10):
+        assert log.read_any("t", {0: 0, 1: 0}, wait_s=0.1) == {}
+    assert not caplog.text
+    producer.begin()
+    producer.send(f"{kafka_prefix}.t", b"open")
+    producer.flush()
+    log.append("t", [Outgoing(b"", b"behind", p) for p in (0, 1)])
+    while "wait for a transaction that does not end" not in caplog.text:
+        log.read_any("t", {0: 0, 1: 1}, wait_s=0.1)
+    assert len(caplog.records) == 1, "once in ten minutes"
+    assert "records from offset" in caplog.text
+    producer.end(commit=True)
+    assert log.read_any("t", {0: 0, 1: 1}, wait_s=60.0)
+
+
 def test_lag_is_zero_where_only_markers_are_left(kafka_broker: str, kafka_prefix: str, log: KafkaLog) -> None:
     log.create_topic("t", 2)
     producer = ByConfluent(kafka_broker)
@@ -310,6 +342,19 @@ def test_headers_of_any_bytes_are_read(
     (record,) = log.read("h", 0, end, wait_s=60.0)
     assert (record.value, record.producer, record.seq) == (b"v", "", -1)
     assert record.headers == tuple((n.replace("\0", ""), v) for n, v in headers)
+
+
+def test_record_with_a_header_whose_name_is_no_utf8_is_read(
+    kafka_broker: str, kafka_prefix: str, log: KafkaLog, kcat: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    log.create_topic("t", 1)
+    command = [kcat, "-P", "-b", kafka_broker, "-t", f"{kafka_prefix}.t", "-H", b"n\xff=x", "-H", "m=y"]
+    subprocess.run(command, input=b"theirs\n" * 100, check=True, timeout=60.0)
+    log.append("t", [Outgoing(b"", b"ours", None, "p", 7)])
+    *theirs, ours = read_all(log, "t")
+    assert {(r.value, r.headers, r.producer, r.seq) for r in theirs} == {(b"theirs", (), "", -1)}
+    assert len(theirs) == 100 and (ours.value, ours.producer, ours.seq) == (b"ours", "p", 7)
+    assert caplog.text.count("header whose name is no UTF-8") == 1
 
 
 def test_record_whose_number_no_log_can_keep_is_refused(log: KafkaLog) -> None:
