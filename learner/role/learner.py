@@ -83,7 +83,7 @@ class Learner(Handler):
         )
         self.model = Model(features, settings, targets, learning=True, makes_room=self.meta.makes_room)
         self.trainer = Trainer(self.model, beside=beside)
-        self._publisher = Publisher(self.model, settings)
+        self.publisher = Publisher(self.model, settings)
         self.saved_metrics = TargetMetrics(targets, settings.window)
         self.leads = True  # False: it repeats the updates of the leader and publishes nothing
         self.term = 0
@@ -193,7 +193,7 @@ class Learner(Handler):
         Raises:
             LogError: a topic's limit is too small for an update of this model.
         """
-        self._publisher.limit_to(log)
+        self.publisher.limit_to(log)
 
     def go_on_in_log(self, boundary: Boundary, position: UpdatePosition) -> None:
         """Learn history first and continue with the log afterwards. Call it before anything is learned.
@@ -211,7 +211,7 @@ class Learner(Handler):
         """Add a snapshot of the whole unpublished state to the commit, after `flush(rest=False)`."""
         meta = self.meta
         self.position = msgspec.structs.replace(self.position, epoch=meta.epoch, seq=meta.seq)
-        self._publisher.begin_snapshot(meta, self.position, self.trainer.clock, commit, {})
+        self.publisher.begin_snapshot(meta, self.position, self.trainer.clock, commit, {})
         commit.put(POSITION, msgspec.msgpack.encode(self.position))
         commit.put(_META, msgspec.msgpack.encode(meta))
         if self.boundary is not None:
@@ -224,7 +224,7 @@ class Learner(Handler):
 
     def close(self) -> None:
         """Stop the training thread, if there is one. The learner cannot be used afterwards."""
-        self._publisher.give_up()
+        self.publisher.give_up()
         self.trainer.close()
         self.model.resting.close()
 
@@ -242,7 +242,7 @@ class Learner(Handler):
             if self.snapshots:
                 self.snapshots[t].renew()
         self.intake.forget(request)
-        self._publisher.give_up()  # its rows, and the files that it holds on to, may have the ids
+        self.publisher.give_up()  # its rows, and the files that it holds on to, may have the ids
         self.meta.forgets += 1
         self.meta.purging = True
         return done
@@ -315,9 +315,9 @@ class Learner(Handler):
             self._rest(commit)
         if self.leads:
             clock, position = self.trainer.clock, self.position
-            self._publisher.update(changes, meta, position, commit, entities)
+            self.publisher.update(changes, meta, position, commit, entities)
             rows = resting(self.model.table_names, self.snapshots)
-            self._publisher.snapshot_if_due(meta, position, clock, commit, rows)
+            self.publisher.snapshot_if_due(meta, position, clock, commit, rows)
         commit.put(POSITION, msgspec.msgpack.encode(self.position))
         if meta.purging and not any(snapshot.renewing for snapshot in self.snapshots):
             meta.purging = False

@@ -119,7 +119,7 @@ class Session:
         self._orders = Obedience(self._log, group.model, self.learner, self.runner, group.snapshots)
         self._chain = Chain(self.learner.position)
         self.offset = self.learner.position.offset
-        self._update_bytes = 0
+        self._completed = 0  # snapshots in the log before the last one in the folder
         self._current: Update | None = None  # being learned now
         self._marked = is_marked(group.folder, group.disk)
         self._anew = self._marked and self.learner.meta.seq == 0  # whatever the log holds
@@ -324,14 +324,12 @@ class Session:
             self._marked = self._anew = False
             unmark(self._group.folder, self._group.disk)
         # A snapshot in the log lets older updates be dropped, which an older snapshot in the folder needs.
-        published = meta.update_bytes < self._update_bytes
-        self._update_bytes = meta.update_bytes
+        completed = self.learner.publisher.completed
         # A snapshot from before a purge holds the rows that were purged.
         purged = self._state.purges > self._purges
         due = now - self._snapped_s >= self._member.settings.snapshot_every_s
-        if meta.seq and (published or purged or due):
-            self._snapped_s = now
-            self.snap()
+        if meta.seq and (completed > self._completed or purged or due) and self.snap():
+            self._snapped_s, self._completed = now, completed
 
     def _note_position(self) -> None:
         """Record up to which offset of `updates` all records count, unless another learner has claimed."""
@@ -345,12 +343,12 @@ class Session:
             meta = self.learner.meta
             self.learner.position = UpdatePosition(offset + 1, self.term, meta.epoch, meta.seq, self.term)
 
-    def snap(self) -> None:
-        """Copy the state into the shared folder, in a thread."""
+    def snap(self) -> bool:
+        """Copy the state into the shared folder, in a thread; False: it is at an earlier copy."""
         if self.snapping is not None:
             self.snapping.check()
             if self.snapping.alive:
-                return
+                return False
         purges = self._state.purges
         purged, self._purges = purges > self._purges, purges
         # snapshots from before a purge may hold forgotten ids
@@ -359,3 +357,4 @@ class Session:
         )
         self.snapping = HelperThread("snapshot", lambda _: work(), daemon=False, clock=self._clock)
         self.snapping.start()
+        return True

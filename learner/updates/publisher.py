@@ -51,6 +51,7 @@ class Publisher:
         self._model = model
         self._settings = settings
         self._part = part
+        self.completed = 0  # snapshots, all of whose parts are in commits
         self._stream: SnapshotStream | None = None  # a snapshot that is being published
         self._log: Log | None = None
         self._record_bytes_max: int | None = None  # of both topics; None: not known
@@ -83,7 +84,7 @@ class Publisher:
         meta.update_bytes += sender(head, changes, self._arrays(), False).size
         rows = sum(len(change.keys) for _, change in changes)
         if self._stream is not None and self._stream.go_on(self._snapshot_sender(meta, commit), rows):
-            _note_end(meta, self._stream)
+            self._note_end(meta, self._stream)
             self._stream = None
 
     @property
@@ -128,7 +129,7 @@ class Publisher:
         rows = [Resting(name, keeper.table, keeper.freeze()) for name, keeper in resting.items()]
         stream = SnapshotStream(head, self._arrays(), rows, int(clock), meta.update_bytes)
         if stream.begin(self._snapshot_sender(meta, commit), self._pages(clock, resting.keys())):
-            _note_end(meta, stream)
+            self._note_end(meta, stream)
         else:
             self._stream = stream
 
@@ -139,6 +140,12 @@ class Publisher:
         """
         settings = self._settings
         return update_bytes > max(settings.snapshot_ratio * snapshot_bytes, settings.snapshot_bytes_min)
+
+    def _note_end(self, meta: LearnerMeta, snapshot: SnapshotStream) -> None:
+        """A snapshot is complete: it takes the place of the updates before it."""
+        self.completed += 1
+        meta.snapshot_bytes = snapshot.size
+        meta.update_bytes -= snapshot.covered
 
     def _pages(self, clock: float, but: Collection[str]) -> Iterator[tuple[str, Changes]]:
         """All rows of all tables but some, as servers need them, some at a time."""
@@ -235,12 +242,6 @@ class Publisher:
         if whole_max < needed:
             raise LogError(_too_small(self._log, topic, self._record_bytes_max, frame + needed))
         return min(bytes_max, whole_max), whole_max
-
-
-def _note_end(meta: LearnerMeta, snapshot: SnapshotStream) -> None:
-    """A snapshot is complete: it takes the place of the updates before it."""
-    meta.snapshot_bytes = snapshot.size
-    meta.update_bytes -= snapshot.covered
 
 
 def record_bytes_min(model: Model, partitions: int) -> int:

@@ -7,13 +7,14 @@ happens to the roles on the way. `Ledger.balance` compares that with what the lo
 
 import random
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from learner.features.encoder import Encoder
 from stream.log.base import DEAD_LETTERS, EXAMPLES, Log, Outgoing, Record, partition_of
+from stream.log.reading import read_range
 from stream.records.decoding import Decoder
 from stream.records.entities.record import EntityEvent
 from stream.records.targets import UNDECLARED, Targets
@@ -349,14 +350,17 @@ def fresh_records(log: Log, topic: str, begins: Mapping[int, int] | None = None)
         begins: where the reader has begun, by partition: what was sent before and again behind it is new.
     """
     for partition, (first, end) in enumerate(log.ends(topic)):
-        seen: dict[str, int] = {}
         first = max(first, (begins or {}).get(partition, 0))
-        while first < end and (records := log.read(topic, partition, first)):
-            for record in records:
-                first = record.offset + 1
-                if record.seq < 0 or record.seq > seen.get(record.producer, -1):
-                    seen[record.producer] = record.seq
-                    yield record
+        yield from rising(read_range(log, topic, partition, first, end))
+
+
+def rising(records: Iterable[Record]) -> Iterator[Record]:
+    """Of each producer's numbers those that rise, among the records of a partition."""
+    seen: dict[str, int] = {}
+    for record in records:
+        if record.seq < 0 or record.seq > seen.get(record.producer, -1):
+            seen[record.producer] = record.seq
+            yield record
 
 
 def examples_in(log: Log, targets: Targets = UNDECLARED) -> Iterator[Example]:

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -85,30 +85,41 @@ class Archive:
             gone[record.offset] = record
 
     def records(self, topic: str, partition: int) -> list[Record]:
-        """All records that a partition ever had."""
+        """All records that a partition ever had, without flipped bits, but for updates that nobody could read
+        and a later leader made again.
+        """
+        held, sent = self._held(topic, partition), self.sent(topic, partition)
+        if topic != UPDATES or not self._whole:
+            return sent
+        firsts: dict[tuple[int, int], int] = {}  # by epoch and term, the number of the first update
+        for _, update in _readable(sent):
+            if update.parts:
+                of = update.epoch, update.term
+                firsts[of] = min(update.seq, firsts.get(of, update.seq))
+
+        def made_again(update: Update) -> bool:
+            """Whether a later leader went on from before it."""
+            return any(
+                epoch == update.epoch and term > update.term and first <= update.seq
+                for (epoch, term), first in firsts.items()
+            )
+
+        return [
+            there if there.value != whole.value and made_again(decode_update(whole.value)) else whole
+            for there, whole in zip(held, sent, strict=True)
+        ]
+
+    def sent(self, topic: str, partition: int) -> list[Record]:
+        """All records that a partition ever had, as they were sent."""
+        return [self._before_it_flipped(record) for record in self._held(topic, partition)]
+
+    def _held(self, topic: str, partition: int) -> list[Record]:
         there = {record.offset: record for record in self._log.read(topic, partition, 0, *EVERYTHING)}
-        found = [record for _, record in sorted((self._gone[topic, partition] | there).items())]
-        if not self._whole:
-            return found
-        made_in = {
-            (update.epoch, update.seq): update.term  # of several the last
-            for _, update in _readable(found if topic == UPDATES else ())
-            if update.parts
-        }
-        return [self._before_it_flipped(record, made_in) for record in found]
+        return [record for _, record in sorted((self._gone[topic, partition] | there).items())]
 
-    def _before_it_flipped(self, record: Record, made_in: Mapping[tuple[int, int], int]) -> Record:
+    def _before_it_flipped(self, record: Record) -> Record:
         value = self._whole.get((record.topic, record.producer, record.seq))
-        if value is None:
-            return record
-        update = decode_update(value)
-        if made_in.get((update.epoch, update.seq), -1) > update.term:
-            return record  # nobody could read it, so a later leader has made that update again
-        return msgspec.structs.replace(record, value=value)
-
-    def flipped(self) -> set[bytes]:
-        """What records said before a bit flipped in them; some were sent again under their number."""
-        return set(self._whole.values())
+        return record if value is None else msgspec.structs.replace(record, value=value)
 
     def updates(self) -> Iterator[tuple[Record, Update]]:
         """What topic `updates` ever had, without what nobody could read and a later leader made again."""

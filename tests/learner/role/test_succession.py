@@ -697,6 +697,23 @@ def test_leader_that_ends_waits_for_its_snapshot(log: Log, tmp_path: Path) -> No
     a.state.close()
 
 
+def test_leader_copies_its_state_for_each_snapshot_that_it_publishes(log: Log, tmp_path: Path) -> None:
+    """Else the log drops updates that the newest copy needs: also where one is published in each commit."""
+    each = msgspec.structs.replace(SETTINGS, snapshot_ratio=0.01, snapshot_bytes_min=1)
+    a = One(log, tmp_path, "a", settings=each, disk=MemoryDisk())
+    a.lead()
+    for first in range(0, 60, 20):
+        append(log, first, 20)
+        a.learn()
+        assert a.session.snapping is not None
+        a.session.snapping.join()
+        a.turn()  # one was published while the copy before was made
+        a.session.snapping.join()
+        newest = a.group.snapshots.there()[0].name
+        assert newest == f"learn-{a.session.term:015d}-{a.session.learner.meta.seq:015d}"
+    a.close()
+
+
 def test_leader_corrects_the_older_offsets_that_another_one_committed_late(log: Log, tmp_path: Path) -> None:
     """The other one was paused while it was replaced; without this the lag of a quiet stream stays."""
     append(log, 0, 60)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 import xxhash
-from ledger import fresh_records
+from ledger import rising
 from sim_clients import Answer
 from sim_forgotten import ForgottenBooks
 from sim_joined import JoinedBooks
@@ -157,10 +157,10 @@ class Books:
 
     def _numbers(self) -> dict[str, int]:
         """Updates that a reader leaves out who drops repeats by their producers' numbers."""
-        off, flipped = 0, self._run.archive.flipped()
+        off = 0
         for topic in (UPDATES, SNAPSHOTS):
-            fresh = {r.value for r in fresh_records(self._archive, topic)}
-            off += len({r.value for r in self._run.archive.records(topic, 0)} - fresh - flipped)
+            sent = self._run.archive.sent(topic, 0)
+            off += len({r.value for r in sent} - {r.value for r in rising(sent)})
         older = sum(watch.older for watch in self._run.watches)
         return {"updates_without_a_number": off, "older_models_loaded": older}
 
