@@ -59,6 +59,7 @@ class SharedSnapshots:
         self._begun_with: int | None = None  # the last update of that copy; None: it was not opened yet
         self._making = folder / f"making-{member}"
         self._left_alone: set[str] = set()
+        self._first = ""  # the last that was made alone: one before it is of before a purge
 
     def there(self) -> list[Path]:
         """The usable snapshots, newest first."""
@@ -158,6 +159,7 @@ class SharedSnapshots:
             if meta is not None and meta.forgets == 0:
                 alone = False  # of a learner that was just started it is not known, and here it is
             if alone:
+                self._first = whole.name
                 disk.remove(whole)
             if whole.name not in disk.names(self.folder):
                 if meta is not None:
@@ -167,7 +169,8 @@ class SharedSnapshots:
             if not alone:
                 kept |= {listed.path.name for listed in self.listed() if listed.pin}
             for old in self._all() if alone else self.there():  # a damaged one may hold forgotten ids too
-                if old.name not in kept:
+                # a deposed leader that was paused may have made one of before a purge since
+                if old.name not in kept or old.name < self._first:
                     disk.remove(old)
             self._remove_marks()
         except (OSError, StateError) as error:

@@ -79,10 +79,10 @@ class Forgets:
 
 
 class Watch:
-    """Sees each model that a server answers with, and counts those that are older than the one before."""
+    """Sees each model that a server answers with, and notes those that are older than the one before."""
 
     def __init__(self, replica: Replica) -> None:
-        self.older = 0
+        self.back: list[tuple[int, int, int]] = []  # epoch, number before, lower number after
         self._replica = replica
         self._newest = 0, 0  # epoch and number
 
@@ -90,7 +90,8 @@ class Watch:
         """There is another model."""
         model = self._replica.model
         epoch, seq = self._newest
-        self.older += model.epoch == epoch and model.seq < seq
+        if model.epoch == epoch and model.seq < seq:
+            self.back.append((epoch, seq, model.seq))
         self._newest = model.epoch, model.seq
 
     def status(self) -> NearestStatus:

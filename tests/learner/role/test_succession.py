@@ -19,6 +19,7 @@ from learner.role.anew import begin_anew
 from learner.role.learner import Learner
 from learner.role.session import AsideError, FencedError, Session
 from learner.role.setup import Callbacks, Folders, Learning
+from learner.role.shared_snapshots import SharedSnapshots
 from learner.role.succession import Succession
 from learner.settings import LearnerSettings
 from learner.updates.follower import Follower
@@ -28,7 +29,8 @@ from stream.log.base import DEAD_LETTERS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, L
 from stream.log.settings import LogSettings
 from stream.log.sqlite.log import SqliteLog
 from stream.log.testing import Faults, FaultyLog, MemoryLog
-from stream.records.types import Example, encode
+from stream.records.forgetting import forget_records
+from stream.records.types import Example, Forget, encode
 from stream.run.contract import RunnerSettings
 from stream.run.runner import Runner
 from stream.state.disk import ROCKS_DISK, Disk
@@ -647,6 +649,23 @@ def test_first_snapshot_of_a_leader_replaces_those_of_before_it_was_started(log:
     again.session.snapping.join()
     assert len(again.group.snapshots.there()) == 1
     again.close()
+
+
+def test_late_snapshot_of_a_deposed_leader_is_gone_with_the_next_one(log: Log, tmp_path: Path) -> None:
+    """It may be of before a purge; where many are kept it would stay for long."""
+    one = One(log, tmp_path, "a", disk=MemoryDisk())
+    one.lead()
+    append(log, 0, 30)
+    log.append(EXAMPLES, forget_records(Forget("f", 1e9, {"user": [1]}), 3))
+    one.learn()
+    folder = Path("of several")
+    deposed, leads = (SharedSnapshots(folder, name, one.group.disk, kept=5) for name in ("b", "c"))
+    deposed.make(one.state, 5, 1, alone=False)
+    leads.make(one.state, 9, 2, alone=True)
+    deposed.make(one.state, 5, 3, alone=False)
+    leads.make(one.state, 9, 4, alone=False)
+    assert [path.name[-1] for path in leads.there()] == ["4", "2"]
+    one.close()
 
 
 def test_defect_in_a_snapshot_ends_a_leader_that_makes_no_further_one(log: Log, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from learner.model.model import Model
 from learner.role.learner import Learner
 from learner.updates.chain import Chain, UpdatePosition
 from learner.updates.follower import Follower
-from learner.updates.format import Update
+from learner.updates.format import Update, decode_update
 from learner.updates.snapshots import SnapshotReader, parts_of
 from stream.errors import StateDamagedError
 from stream.group.signs import Claim, read_sign
@@ -161,8 +161,17 @@ class Books:
         for topic in (UPDATES, SNAPSHOTS):
             sent = self._run.archive.sent(topic, 0)
             off += len({r.value for r in sent} - {r.value for r in rising(sent)})
-        older = sum(watch.older for watch in self._run.watches)
-        return {"updates_without_a_number": off, "older_models_loaded": older}
+        return {"updates_without_a_number": off, "older_models_loaded": self._older()}
+
+    def _older(self) -> int:
+        """How often a server has gone back, but to what a later leader made again that nobody could read."""
+        back = [went for watch in self._run.watches for went in watch.back]
+        terms: dict[tuple[int, int], set[int]] = defaultdict(set)  # by epoch and number
+        for topic in (UPDATES, SNAPSHOTS) if back else ():
+            for record in self._run.archive.sent(topic, 0):
+                update = decode_update(record.value)
+                terms[update.epoch, update.seq].add(update.term)
+        return sum(max(terms[e, after]) <= min(terms[e, before]) for e, before, after in back)
 
     def _history(self, follower: Follower) -> dict[str, int]:
         """All updates that were ever sent, in order: none is missing, and they end where followers do."""
