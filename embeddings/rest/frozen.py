@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from embeddings.rest.entries import RowEntries, View, ViewedSource, existing
+from embeddings.rest.entries import RowEntries, View, ViewedSource
 from embeddings.rest.stored import RestMeta, StoredRest
 from embeddings.rest.table import RestingTable
 from embeddings.save.delta import numbers
@@ -34,10 +34,6 @@ class FrozenRows:
         self._seq = seq
         self._where = f"{where}: table {table.spec.name!r}"
         self._width = table.spec.width
-        self._rules = table.rules
-        self._limits = table.limits.copy()
-        store = table.arrays
-        self._store = store._replace(ages=store.ages.copy(), state=store.state.copy())
         keys, self._delta = table.newer_than_entries()
         order = np.argsort(keys)
         self._newer, self._delta = keys[order], self._delta[order]
@@ -60,8 +56,9 @@ class FrozenRows:
             raise stored.wrong("a later commit came before its rows were read")
         return self._view, stored, meta
 
-    def pages(self, now: int, count: int) -> Iterator[tuple[Keys, Floats]]:
-        """Keys (n,) and whole rows (n, W) of all rows that exist at `now`, about `count` at a time.
+    def pages(self, count: int) -> Iterator[tuple[Keys, Floats]]:
+        """Keys (n,) and whole rows (n, W) of all rows, about `count` at a time, even if they have expired or
+        were evicted, unless they were removed.
 
         Call `open` before.
 
@@ -75,15 +72,15 @@ class FrozenRows:
                     keys = numbers(piece.keys, np.uint64)
                     rows = numbers(piece.rows, np.float32).reshape(len(keys), self._width)
                     mine = self._delta_of(keys) == seq
-                    yield self._there(keys[mine], rows[mine], now)
+                    yield keys[mine], rows[mine]
         entries = RowEntries(view, self._prefix, self._width, self._where)
         after, last = None, False
         while not last:
             keys, rows, last = entries.page(after, count)
             if len(keys):
                 after = int(keys[-1])
-                mine = (self._delta_of(keys) == 0) & ~self._limits.passed(rows)
-                yield self._there(keys[mine], rows[mine], now)
+                mine = self._delta_of(keys) == 0
+                yield keys[mine], rows[mine]
 
     def close(self) -> None:
         """Let the view go. Safe to call twice."""
@@ -96,7 +93,3 @@ class FrozenRows:
             return np.zeros(len(keys), dtype=np.uint32)
         at = np.minimum(np.searchsorted(self._newer, keys), len(self._newer) - 1)
         return np.where(self._newer[at] == keys, self._delta[at], np.uint32(0))
-
-    def _there(self, keys: Keys, rows: Floats, now: int) -> tuple[Keys, Floats]:
-        there = existing(self._store, self._rules, keys, rows, now)
-        return keys[there], rows[there]

@@ -50,12 +50,6 @@ class KeptLimits:
             at = ages[Ages.LIMIT_GENERATION], ages[Ages.LIMIT_CLASS], ages[Ages.LIMIT_STAMP]
             self.kept = [(int(at[0]), int(at[1]), int(at[2]))]
 
-    def copy(self) -> KeptLimits:
-        """The limits as they are now."""
-        other = KeptLimits(self._spec, self._store, self._rules)
-        other.kept = list(self.kept)
-        return other
-
     def begin_round(self) -> None:
         """A round over all rows at rest begins."""
         self._before_round = len(self.kept)

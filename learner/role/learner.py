@@ -211,7 +211,7 @@ class Learner(Handler):
         """Add a snapshot of the whole unpublished state to the commit, after `flush(rest=False)`."""
         meta = self.meta
         self.position = msgspec.structs.replace(self.position, epoch=meta.epoch, seq=meta.seq)
-        self.publisher.begin_snapshot(meta, self.position, self.trainer.clock, commit, {})
+        self.publisher.begin_snapshot(meta, self.position, commit, {})
         commit.put(POSITION, msgspec.msgpack.encode(self.position))
         commit.put(_META, msgspec.msgpack.encode(meta))
         if self.boundary is not None:
@@ -314,10 +314,9 @@ class Learner(Handler):
         if rest:
             self._rest(commit)
         if self.leads:
-            clock, position = self.trainer.clock, self.position
-            self.publisher.update(changes, meta, position, commit, entities)
+            self.publisher.update(changes, meta, self.position, commit, entities)
             rows = resting(self.model.table_names, self.snapshots)
-            self.publisher.snapshot_if_due(meta, position, clock, commit, rows)
+            self.publisher.snapshot_if_due(meta, self.position, commit, rows)
         commit.put(POSITION, msgspec.msgpack.encode(self.position))
         if meta.purging and not any(snapshot.renewing for snapshot in self.snapshots):
             meta.purging = False

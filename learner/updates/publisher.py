@@ -41,7 +41,7 @@ class Publisher:
     """Puts updates and snapshots into the outbox of the commit whose changes they hold.
 
     `meta` is the learner's, as of this commit; its sizes and record numbers are advanced. `position` is the
-    commit's position in topic `updates`. `clock` (event time, Unix seconds) decides which rows have expired.
+    commit's position in topic `updates`.
 
     Args:
         part: of a shard; None: everything is published from here.
@@ -102,7 +102,6 @@ class Publisher:
         self,
         meta: LearnerMeta,
         position: UpdatePosition,
-        clock: float,
         commit: Commit,
         resting: Mapping[str, RestingSnapshot],
     ) -> None:
@@ -111,13 +110,12 @@ class Publisher:
         A shard does not decide this for itself.
         """
         if self._stream is None and self.snapshot_is_due(meta.update_bytes, meta.snapshot_bytes):
-            self.begin_snapshot(meta, position, clock, commit, resting)
+            self.begin_snapshot(meta, position, commit, resting)
 
     def begin_snapshot(
         self,
         meta: LearnerMeta,
         position: UpdatePosition,
-        clock: float,
         commit: Commit,
         resting: Mapping[str, RestingSnapshot],
     ) -> None:
@@ -127,8 +125,8 @@ class Publisher:
         """
         head = self._head(SNAPSHOTS, meta, position, commit, self._entities())
         rows = [Resting(name, keeper.table, keeper.freeze()) for name, keeper in resting.items()]
-        stream = SnapshotStream(head, self._arrays(), rows, int(clock), meta.update_bytes)
-        if stream.begin(self._snapshot_sender(meta, commit), self._pages(clock, resting.keys())):
+        stream = SnapshotStream(head, self._arrays(), rows, meta.update_bytes)
+        if stream.begin(self._snapshot_sender(meta, commit), self._pages(resting.keys())):
             self._note_end(meta, stream)
         else:
             self._stream = stream
@@ -147,13 +145,17 @@ class Publisher:
         meta.snapshot_bytes = snapshot.size
         meta.update_bytes -= snapshot.covered
 
-    def _pages(self, clock: float, but: Collection[str]) -> Iterator[tuple[str, Changes]]:
-        """All rows of all tables but some, as servers need them, some at a time."""
+    def _pages(self, but: Collection[str]) -> Iterator[tuple[str, Changes]]:
+        """All rows of all tables but some, as servers need them, some at a time.
+
+        Rows that have expired or were evicted are among them until a sweep frees them: who has followed the
+        updates has these rows too.
+        """
         tables = self._model.tables if self._part is None else self._part.tables
         for table_name, table in zip(self._model.table_names, tables, strict=True):
             if table_name in but:
                 continue
-            for keys, rows in table.pages(int(clock)):
+            for keys, rows in table.pages():
                 yield table_name, Changes.of(table, keys=keys, rows=table.served(rows))
 
     def _producer(self, meta: LearnerMeta) -> str:

@@ -52,19 +52,17 @@ class SnapshotStream:
         head: of all its parts, with the entities.
         arrays: the dense weights as of the snapshot.
         resting: the tables whose rows are sent later.
-        now: which rows have expired, Unix seconds.
         covered: bytes of updates since the last snapshot, which this one makes superfluous.
     """
 
     def __init__(
-        self, head: Update, arrays: dict[str, bytes], resting: Sequence[Resting], now: int, covered: int
+        self, head: Update, arrays: dict[str, bytes], resting: Sequence[Resting], covered: int
     ) -> None:
         self.covered = covered
         self.size = 0  # bytes sent
         self._head = head
         self._arrays = arrays
         self._resting = resting
-        self._now = now
         self._pages: Iterator[tuple[str, Changes]] | None = None
 
     def begin(self, send: Send, pages: Iterable[tuple[str, Changes]]) -> bool:
@@ -111,7 +109,7 @@ class SnapshotStream:
 
     def _changes(self) -> Iterator[tuple[str, Changes]]:
         for name, table, frozen in self._resting:
-            for keys, rows in frozen.pages(self._now, PAGE_ROWS):
+            for keys, rows in frozen.pages(PAGE_ROWS):
                 if len(keys):
                     yield name, Changes.of(table, keys=keys, rows=table.served(rows))
 

@@ -1,5 +1,6 @@
 """A table whose rows rest beside one with all rows in memory, and a store of entries in memory."""
 
+import itertools
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -70,7 +71,7 @@ class Pair:
         self.whole = Table(spec)
         self.store = DictStore()
         self.followed: set[int] = set()  # the keys that a follower of the second one has
-        self.frozen: tuple[FrozenRows, int, dict[int, bytes]] | None = None
+        self.frozen: tuple[FrozenRows, dict[int, bytes]] | None = None
         self.open()
 
     def open(self) -> bool:
@@ -108,7 +109,10 @@ class Pair:
         frozen = self.snapshot.freeze()
         self.store.commit()
         frozen.open()
-        self.frozen = frozen, now, rows_by_key(self.whole.pages(now))
+        rows = itertools.chain(self.part.pages_in_memory(), self.part.resting_pages(passed=True))
+        self.frozen = frozen, rows_by_key(rows)
+        there = dict(rows_by_key(self.whole.pages(now)))
+        assert self.frozen[1] == self.frozen[1] | there, "all rows that exist are among them"
         assert self.part.in_memory <= self.memory_rows
         deleted = set(changes.deleted.tolist())
         self.followed = self.followed - deleted | set(changes.keys.tolist())
@@ -117,8 +121,8 @@ class Pair:
     def same_frozen(self) -> None:
         """What was frozen at the last commit is read after all that came since."""
         if self.frozen is not None:
-            frozen, now, expected = self.frozen
-            assert rows_by_key(frozen.pages(now, 7)) == expected
+            frozen, expected = self.frozen
+            assert rows_by_key(frozen.pages(7)) == expected
             frozen.close()
 
     def same(self, now: int) -> None:

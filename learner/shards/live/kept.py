@@ -184,7 +184,7 @@ class KeptShard(Handler):
         self._publisher.update(changes, meta, self.position, commit, entities)
         if self.snapshot_due:
             rows = resting(shard.model.table_names, self._keepers)
-            self._publisher.begin_snapshot(meta, self.position, trainer.clock, commit, rows)
+            self._publisher.begin_snapshot(meta, self.position, commit, rows)
         commit.put(POSITION, msgspec.msgpack.encode(self.position))
         if meta.purging and not any(keeper.renewing for keeper in self._keepers):
             meta.purging = False
