@@ -60,7 +60,8 @@ class Unsaid:
         """Save a table; returns its changes, for a leader with the keys that were noted as deleted."""
         followed = None if self._followed is None else self._followed.get(name, _NONE)
         if followed is not None and len(followed):
-            keeper.table.delete(followed)  # none of these rows exists any more
+            # none of these rows exists any more; a sweep that frees them leaves eviction's counts alone
+            keeper.table.delete(followed, counted=False)
         changes = keeper.save(commit)
         if leads and name in self._noted:
             assert self._state is not None

@@ -26,6 +26,8 @@ SMALL = {
     "once": FeatureSpec(dim=2, pairs=False, ttl_s=1.0, rows_max=64, evict="none"),
 }
 """Tables that are full, and rows that expire."""
+EVICTS = {"once": FeatureSpec(dim=2, pairs=False, rows_max=64, ttl_s=20.0)}
+"""In place of that of the small tables: rows that are gone keep their slots until a sweep meets them."""
 KNOWN = {
     "past": FeatureSpec(kind="history", by="user", of="once", length=4, dim=2, ttl_s=20.0),
     "rate": FeatureSpec(kind="rate", of=["user", "item"], window_s=60.0, measure="count"),
@@ -37,6 +39,8 @@ SAID = {
     "town": FeatureSpec(of="user", dim=2, pairs=False),
 }
 """What entity events say of items and people."""
+
+EXPIRE_SLOTS = 4  # that a flush checks: so a sweep takes many flushes, as that of a large table does
 
 AHEAD_S = 2_000.0  # that an event may be ahead of the others, where the log notes no times
 
@@ -90,6 +94,7 @@ def config_of(schedule: Schedule) -> Config:
     """With which all roles of a world begin."""
     replace = msgspec.structs.replace
     features = dict(SMALL if schedule.small else FEATURES)
+    features |= EVICTS if schedule.evicts else {}
     features |= (KNOWN if schedule.known else {}) | (SAID if schedule.entities else {})
     config = Config(features=features, targets=TARGETS if schedule.targets else UNDECLARED)
     if not schedule.log_times:

@@ -127,6 +127,14 @@ MUTATIONS = {
         "        if not self._member.leads(self.term):\n            raise FencedError\n",
         "",
     ),
+    "rows that a standby freed before its leader are never named": Mutation(
+        "learner.updates.unsaid", "            return changes.with_deleted(keys)\n", ""
+    ),
+    "a standby does not free what its leader has freed": Mutation(
+        "learner.updates.unsaid",
+        "            keeper.table.delete(followed, counted=False)",
+        "            pass",
+    ),
     "a gap in the updates is jumped": Mutation(
         "learner.role.session",
         '            raise AsideError(f"the log no longer holds update {meta.seq + 1}")',

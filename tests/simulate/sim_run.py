@@ -4,6 +4,7 @@ import random
 import time
 from collections import Counter
 from typing import Any
+from unittest import mock
 
 import msgspec
 import xxhash
@@ -12,7 +13,7 @@ from ledger_targets import TargetsLedger
 from sim_archive import EVERYTHING, Archive
 from sim_books import Books
 from sim_clients import TELLS, Answer, Forgets, Watch, WrongClock, forgetter, producer, teller
-from sim_config import config_of
+from sim_config import EXPIRE_SLOTS, config_of
 from sim_faults import DRIFT_MAX, TROUBLE_S, Troubles
 from sim_machines import DefectError, Machine, shows_defect
 from sim_roles import joiner, learner, server
@@ -293,4 +294,5 @@ class Run:
 
 def play(schedule: Schedule, say: bool = False) -> Outcome:
     """Play a schedule."""
-    return Run(schedule, say).play()
+    with mock.patch("learner.role.learner.EXPIRE_SLOTS", EXPIRE_SLOTS):
+        return Run(schedule, say).play()

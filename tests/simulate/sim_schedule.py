@@ -33,6 +33,7 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
     live: bool = False  # events are about as old as the log's clock says, so ticks close windows
     log_times: bool = True  # False: the log does not note when it took a record
     small: bool = False  # tables that are full, with rows that expire
+    evicts: bool = False  # one of the small tables evicts ids that are never seen again
     known: bool = False  # with histories and rates
     targets: bool = False  # three of them
     entities: bool = False  # events that say what is true of items and people
@@ -77,7 +78,7 @@ STATE_LOST = (
 )  # fmt: skip
 """Of this a state has not all that was sent from it."""
 
-USED = "servers", "live", "small", "known", "targets", "entities", "sharded", "cut"
+USED = "servers", "live", "small", "evicts", "known", "targets", "entities", "sharded", "cut"
 """What a world may have or not."""
 
 
@@ -153,7 +154,9 @@ def draw_schedule(seed: int) -> Schedule:
         defects=few(2, 0.3),
         cut_claims=few(2, 0.4),
     )
-    if rng.random() < BITS_FLIP_ON_THE_LOG:
+    log_fails = rng.random() < BITS_FLIP_ON_THE_LOG
+    drawn = msgspec.structs.replace(drawn, evicts=drawn.small and rng.random() < 0.6)
+    if log_fails:
         whole = dict.fromkeys(STATE_LOST, 0)
         return msgspec.structs.replace(drawn, bad_records=max(drawn.bad_records, 1), **whole)
     if any(getattr(drawn, name) for name in STATE_LOST):  # who has lost its state needs whole updates

@@ -24,6 +24,12 @@ LIMITED = {
     "resting": FeatureSpec(dim=2, rows_max=64, evict="least_recent", memory_rows=20),
 }
 
+KNOWN = {
+    "past": FeatureSpec(kind="history", by="user", of="item", length=4, dim=2, ttl_s=20.0),
+    "lately": FeatureSpec(kind="rate", of="item", window_s=60.0, rows_max=64, evict="least_recent"),
+}
+"""Tables whose newest sighting is often older than the learner's clock."""
+
 
 def keys_of(model: Model, name: str) -> set[int]:
     """The keys of all rows that a table holds, those included that are to be freed."""
@@ -51,7 +57,7 @@ def test_who_takes_over_names_the_rows_that_it_has_freed_before_its_leader(
     monkeypatch.setattr("learner.role.learner.EXPIRE_SLOTS", 5)  # so that a round takes many flushes
     monkeypatch.setattr("embeddings.rest.snapshot.SWEPT_MIN", 2)
     monkeypatch.setattr("embeddings.rest.snapshot.SWEPT_PER_ROW", 1)
-    features = {"user": FeatureSpec(dim=2), "item": LIMITED[kind]}
+    features = {"user": FeatureSpec(dim=2), "item": LIMITED[kind], **KNOWN}
     rng = random.Random(3)
     a, b = One(log, tmp_path, "a", features=features), One(log, tmp_path, "b", features=features)
     server = Follower(Model(features, a.session.learner.settings))
@@ -61,11 +67,12 @@ def test_who_takes_over_names_the_rows_that_it_has_freed_before_its_leader(
         append(log, number, 7)
         number += rng.choice((7, 20))
         a.learn()
-        before = {name: keys_of(b.session.learner.model, name) for name in ("user", "item")}
+        names = a.session.learner.model.table_names
+        before = {name: keys_of(b.session.learner.model, name) for name in names}
         b.learn()
         poll(server, log)
         assert a.digest == b.digest
-        for name in ("user", "item"):
+        for name in names:
             served, mine = keys_of(server.model, name), keys_of(b.session.learner.model, name)
             assert served == keys_of(a.session.learner.model, name)
             assert mine <= served, "what the leader frees first the standby frees with it"
@@ -82,7 +89,7 @@ def test_who_takes_over_names_the_rows_that_it_has_freed_before_its_leader(
             append(log, number, 3)
             b.learn()
             poll(server, log)
-            for name in ("user", "item"):
+            for name in names:
                 assert keys_of(server.model, name) == keys_of(b.session.learner.model, name)
                 assert not noted(b, name)
             a.close()

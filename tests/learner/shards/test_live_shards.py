@@ -96,7 +96,7 @@ def test_thirty_ends_at_random_steps_lose_and_repeat_nothing(seed: int) -> None:
     live = LiveShards(filled_log(examples_of(400, seed=seed)), shards, turn=12, resting=rng.choice([None, 9]))
     ends = 0
     for _ in range(30):
-        cut = Cut(rng.randrange(shards), rng.choice([*STEPS, "read", "open"]), rng.randint(1, 30))
+        cut = Cut(rng.randrange(shards), rng.choice([*STEPS, "read", "open"]), rng.randint(1, 12))
         ends += not live.attempt(cut)
     assert ends > 5 and live.attempt(lambda who, what: None), live.errors
     check_shards(live, 400)

@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from learner.updates.chain import Chain, UpdatePosition
 from learner.updates.follower import Follower
 from learner.updates.format import Update, decode_update
 from learner.updates.snapshots import SnapshotReader, parts_of
+from learner.updates.unsaid import unsaid_keys
 from stream.errors import StateDamagedError
 from stream.group.signs import Claim, read_sign
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, Log
@@ -52,7 +54,6 @@ class Books:
         self._learned = Learned(self._archive, run.config)
         self._epoch = 0  # of the first update that counts
         self._digest: dict[str, str] = {}  # of the first learner that was looked at
-        self._maker = ""  # who made the newest update
 
     def close(self) -> dict[str, int]:
         """What is off; each number must be 0."""
@@ -80,8 +81,8 @@ class Books:
                         continue  # it stood by, and was stopped before it had followed to the end
                     learner = Learner(config.features, config.learn, state, config.targets)
                     journal = list(read_journal(state))
-                    made = process.name == self._maker
-                    for name, off in self._learner(learner, journal, follower, exact, made).items():
+                    unsaid = [set(unsaid_keys(state, t).tolist()) for t in learner.model.table_names]
+                    for name, off in self._learner(learner, journal, follower, exact, unsaid).items():
                         books[name] = books.get(name, 0) + off
                     compared += 1
             except StateDamagedError:
@@ -101,12 +102,12 @@ class Books:
     # --- learners and followers ---
 
     def _learner(
-        self, learner: Learner, journal: Journal, follower: Follower, exact: bool, made: bool
+        self, learner: Learner, journal: Journal, follower: Follower, exact: bool, unsaid: list[set[int]]
     ) -> dict[str, int]:
         run = self._run
-        books = {"follower_rows_off": differences(follower.model, learner, made)}
+        books = {"follower_rows_off": differences(follower.model, learner, unsaid)}
         for kept in run.replicas.values():
-            off = differences(kept[0].model, learner, made)
+            off = differences(kept[0].model, learner, unsaid)
             books["server_rows_off"] = books.get("server_rows_off", 0) + off
         learner.finish()
         # the slots of rows that were evicted are freed in the steps that follow
@@ -186,16 +187,9 @@ class Books:
         elsewhere = (chain.epoch, chain.seq) != (follower.model.epoch, follower.seq)
         books = {"gaps_in_all_updates": gaps, "updates_end_elsewhere": int(elsewhere)}
         if chain.seq:
-            self._maker = self._claimer(chain.made_in)
-            books["updates_of_nobody"] = int(not self._maker)
+            signs = {record.offset: read_sign(record) for record in self._run.archive.records(ROLES, 0)}
+            books["updates_of_nobody"] = int(not isinstance(signs.get(chain.made_in), Claim))
         return books
-
-    def _claimer(self, term: int) -> str:
-        """Who claimed a term; "": nobody."""
-        for record in self._run.archive.records(ROLES, 0):
-            if record.offset == term and isinstance(claim := read_sign(record), Claim):
-                return claim.name
-        return ""
 
     def _answers(self) -> dict[str, int]:
         """Each answer against a model that takes the updates one by one."""
@@ -289,23 +283,23 @@ def _digest(learner: Learner) -> dict[str, str]:
     return {"replay_off": learner.digest(), "replayed_metrics_off": hasher.hexdigest()}
 
 
-def differences(mine: Model, learner: Learner, made: bool) -> int:
+def differences(mine: Model, learner: Learner, unsaid: Sequence[set[int]]) -> int:
     """Rows and arrays in which a copy that serves differs from a learner.
 
     Args:
-        made: this learner made the newest update. One that stood by has its rows in other slots, so it may
-            have swept rows that are gone before the leader did: those the copy still has.
+        unsaid: by table, the keys whose rows a standby has freed before its leader: a copy has
+            these, and otherwise the rows that the learner has, even if they have expired or were evicted.
     """
     theirs, wrong = learner.model, 0
-    for copy, table in zip(mine.tables, theirs.tables, strict=True):
+    for copy, table, early in zip(mine.tables, theirs.tables, unsaid, strict=True):
         keys, _ = table.items(int(learner.trainer.clock))
         expected, _ = table.export_serving(keys)
         found, there = copy.export(keys)
         same = found.view(np.uint32) == expected.view(np.uint32)  # a history's words may read as NaN
         wrong += int((~(same.all(axis=1) & there)).sum())
-        if made:
-            swept_later, _ = table.items()  # rows that have expired or been evicted, and are still there
-            wrong += len(set(copy.items()[0].tolist()) - set(swept_later.tolist()))
+        swept_later, _ = table.items()  # rows that have expired or been evicted, and are still there
+        there_too = set(swept_later.tolist())
+        wrong += len(set(copy.items()[0].tolist()) ^ (there_too | early)) + len(early & there_too)
     wrong += mine.entities.digest() != theirs.entities.digest()
     for name, array in theirs.arrays().items():
         wrong += int(np.sum(mine.arrays()[name] != array))
