@@ -42,6 +42,7 @@ pytestmark = pytest.mark.slow
 
 FEATURES = {"user": FeatureSpec(dim=2), "item": FeatureSpec(dim=2, ttl_s=500.0)}
 SETTINGS = LearnerSettings(deep="none", snapshot_bytes_min=50_000)
+_opened = ExitStack()  # what a test has opened; the fixture closes it
 BY_HAND = GroupSettings(beat_s=60.0, timeout_s=180.0)
 EAGER = RunnerSettings(commit_every_s=0.0, read_max=11, wait_s=0.0)
 
@@ -53,6 +54,7 @@ def log(tmp_path: Path) -> Iterator[Log]:
     for topic in (UPDATES, SNAPSHOTS, DEAD_LETTERS, ROLES):
         log.create_topic(topic, 1)
     yield log
+    _opened.close()
     log.close()
 
 
@@ -91,8 +93,7 @@ class One:
         self.log = log
         self.faulty = FaultyLog(log, 0, Faults())
         self.name = name
-        self._opened = ExitStack()
-        self.member = self._opened.enter_context(Member(log, "learn", name, BY_HAND))
+        self.member = _opened.enter_context(Member(log, "learn", name, BY_HAND))
 
         @contextlib.contextmanager
         def at_work(runner: Runner, learner: Learner) -> Iterator[object]:
