@@ -22,6 +22,9 @@ from stream.state.role_state import RoleState
 _MADE, _PIN = "made", "pin"
 """Begin names of empty folders that tell of a snapshot: `made.NAME.INGEST_MS.EXAMPLES`, `pin.LABEL.NAME`."""
 
+_MAKING = "making-"
+"""Begins the name of a copy that is being made."""
+
 _log = logging.getLogger("freshet.learner")
 
 
@@ -37,6 +40,11 @@ class ListedSnapshot(NamedTuple):
 def fnmatch_names(names: Iterable[str], pattern: str) -> list[str]:
     """The names that match a pattern."""
     return [name for name in names if fnmatch(name, pattern)]
+
+
+def _in_rocksdb(copy: Path) -> Path:
+    """Where RocksDB makes a copy before it renames it."""
+    return copy.with_name(f"{copy.name}.tmp")
 
 
 class SharedSnapshots:
@@ -57,7 +65,7 @@ class SharedSnapshots:
         self._disk = disk
         self.begun_from = ""  # the name of the snapshot that the learner's state was copied from; "": none
         self._begun_with: int | None = None  # the last update of that copy; None: it was not opened yet
-        self._making = folder / f"making-{member}"
+        self._making = folder / f"{_MAKING}{member}"
         self._left_alone: set[str] = set()
         self._first = ""  # the last that was made alone: one before it is of before a purge
 
@@ -71,11 +79,12 @@ class SharedSnapshots:
 
     def begin(self, state: Path) -> bool:
         """Copy the newest snapshot into a state's folder that holds no state. Returns whether it did."""
-        disk = self._disk
+        disk, making = self._disk, state / "db.making"
+        for left in (self._making, _in_rocksdb(self._making), making):
+            disk.remove(left)  # of a life that was cut short: it may hold ids that were forgotten since
         if disk.is_whole(state / "db"):
             return False
         for snapshot in self.there():
-            making = state / "db.making"
             try:
                 disk.make(state)
                 disk.remove(making)
@@ -145,7 +154,8 @@ class SharedSnapshots:
         """Copy a state as of update `seq` of a term. A failure is logged and not raised.
 
         Args:
-            alone: remove all older snapshots: they may hold forgotten ids.
+            alone: remove all older snapshots, and what others have begun to copy: they may hold forgotten
+                ids.
         """
         disk = self._disk
         whole = self.folder / f"learn-{term:015d}-{seq:015d}"
@@ -165,6 +175,9 @@ class SharedSnapshots:
                 if meta is not None:
                     disk.make(self.folder / f"{_MADE}.{whole.name}.{meta.ingest_ms}.{meta.examples}")
                 disk.move(self._making, whole)
+            names = disk.names(self.folder) if alone else [self._making.name]
+            for name in fnmatch_names(names, f"{_MAKING}*"):
+                disk.remove(self.folder / name)
             kept = {path.name for path in self.there()[: 1 if alone else self._kept]}
             if not alone:
                 kept |= {listed.path.name for listed in self.listed() if listed.pin}
