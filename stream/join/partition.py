@@ -37,6 +37,7 @@ class ResumePoint(msgspec.Struct, frozen=True, array_like=True):
     offset: int
     ingest_s: float = 0.0  # ingest time of the record before `offset`, as far as known
     over: float = 0.0  # from this clock on, records before `offset` have no influence; 0: not known yet
+    decided: float = 0.0  # the clock when all requests before `offset` were decided; 0: some are not
 
 
 class RecordCut(msgspec.Struct, frozen=True, array_like=True):
@@ -114,11 +115,13 @@ class JoinedPartition:
             self._further = dict(cut.further)
         # an action waits for its impression, and that for its own decision: see `stream.join.pairing`
         self._remembered_s = REMEMBERED_WINDOWS * settings.window_s
-        self._decided_s = settings.window_s + (settings.window_s if rules is None else rules.longest_s)
+        self._window_s = settings.window_s
+        self._longest_s = settings.window_s if rules is None else rules.longest_s
+        self._decided_s = settings.window_s + self._longest_s
         self._point_every_s = (self._remembered_s + self._decided_s) / POINTS_MAX
         points = self._sent.points
         self._next_point_s = points[-1].clock + self._point_every_s if points else float("-inf")
-        self._next_over_s = self._first_open_s()
+        self._next_over_s = self._next_change_s()
         self._elsewhere = JoinCounts()
         self.sends_from = 0
         counts = self._counts_of(self._offset)
@@ -157,7 +160,7 @@ class JoinedPartition:
             while len(points) > 1 and 0.0 < points[1].over <= clock:
                 del points[0]
             self._next_point_s = clock + self._point_every_s
-            self._next_over_s = self._first_open_s()
+            self._next_over_s = self._next_change_s()
 
     def goes_on(self, offset: int) -> bool:
         """Whether the record at an offset is the one that an earlier call has begun."""
@@ -182,25 +185,34 @@ class JoinedPartition:
 
     def _note_decided(self, clock: float) -> None:
         """What waited before some points is decided now, however far the clock has jumped, and remembered."""
-        self._sent.points = [
-            msgspec.structs.replace(point, over=clock + self._remembered_s)
-            if not point.over and clock >= point.clock + self._decided_s
-            else point
-            for point in self._sent.points
-        ]
-        self._next_over_s = self._first_open_s()
+        self._sent.points = [self._noted(point, clock) for point in self._sent.points]
+        self._next_over_s = self._next_change_s()
 
-    def _first_open_s(self) -> float:
-        """The clock at which it is known of one more point when it is over."""
-        first = next((point for point in self._sent.points if not point.over), None)
-        return float("inf") if first is None else first.clock + self._decided_s
+    def _noted(self, point: ResumePoint, clock: float) -> ResumePoint:
+        decided, over = point.decided, point.over
+        if not decided and clock >= point.clock + self._longest_s:
+            decided = clock
+        if not over and clock >= point.clock + self._decided_s:
+            # Whoever begins here does not know these requests: an action that comes while they are remembered
+            # waits there for its impression.
+            over = max(clock + self._remembered_s, decided + self._remembered_s + self._window_s)
+        return msgspec.structs.replace(point, over=over, decided=decided)
+
+    def _next_change_s(self) -> float:
+        """The clock at which more becomes known of one of the points."""
+        clocks = (
+            point.clock + (self._decided_s if point.decided else self._longest_s)
+            for point in self._sent.points
+            if not point.over
+        )
+        return min(clocks, default=float("inf"))
 
     def start(self, point: ResumePoint) -> None:
         """Begin, with an empty state, at a point where another joiner was."""
         self.pairing.progress.begin_at(point.clock, point.ingest_s)
         self._sent.points = [point]
         self._next_point_s = point.clock + self._point_every_s
-        self._next_over_s = self._first_open_s()
+        self._next_over_s = self._next_change_s()
 
     def send_from(self, offset: int, sent_to: Mapping[int, int]) -> None:
         """Send and count only the outputs of records from `offset` on; another joiner has sent the rest.

@@ -170,8 +170,8 @@ MUTATIONS = {
     ),
     "a joiner begins behind a jump of the clock": Mutation(
         "stream.join.partition",
-        "msgspec.structs.replace(point, over=clock + self._remembered_s)",
-        "msgspec.structs.replace(point, over=point.clock + self._decided_s + self._remembered_s)",
+        "over = max(clock + self._remembered_s, decided + self._remembered_s + self._window_s)",
+        "over = point.clock + self._decided_s + self._remembered_s",
     ),
     "a joiner keeps what another one has": Mutation(
         "stream.join.assignment",

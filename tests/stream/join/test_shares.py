@@ -204,6 +204,38 @@ def test_one_who_takes_up_behind_a_jump_of_the_clock_knows_what_was_decided_ther
     assert not taken(log, DEAD_LETTERS)
 
 
+@pytest.mark.parametrize("noted_s", [0.0, 8.0, 16.0, 22.0, 26.0, 32.0, 38.0])
+def test_one_who_takes_up_behind_a_jump_takes_no_late_action_for_one_without_an_impression(
+    tmp_path: Path, noted_s: float
+) -> None:
+    """It came while its request was remembered, and waits for it where that one is not known."""
+
+    def shown(time: float) -> tuple[float, Outgoing]:
+        event = Impression(request_id=f"r{time:g}", time=T + time, candidates=[{"item": 1}])
+        return time, Outgoing(b"", encode(event))
+
+    night_s = 5_000.0
+    late = night_s + 2.0 * WINDOW_S - 1.0, Outgoing(b"", encode(Action("r0", T + 30.0, 0)))
+    sent = [shown(0.5 * i) for i in range(12)] + [shown(night_s + i) for i in range(60)] + [late]
+    sent.sort(key=lambda timed: timed[0])
+    log = make_log(tmp_path / "log.db", 1)
+    with ExitStack() as opened:
+        joinings = [Joining(log, tmp_path, name) for name in ("first", "second")]
+        for joining in joinings:
+            opened.callback(joining.close)
+        first, second = joinings
+        log.append(EVENTS, [event for time, event in sent if time <= night_s + noted_s])
+        first.shares.acquire(0)
+        first.step()
+        first.note()
+        second.member.look()
+        log.append(EVENTS, [event for time, event in sent if time > night_s + noted_s])
+        second.shares.acquire(0)  # with an empty state
+        second.step()
+    assert sum(b"late" in value for *_, value in taken(log, EXAMPLES)) == 1
+    assert not taken(log, DEAD_LETTERS)
+
+
 @pytest.fixture
 def in_memory() -> MemoryLog:
     log = MemoryLog()
