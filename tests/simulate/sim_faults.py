@@ -362,7 +362,7 @@ class Troubles:
             else:
                 self.note("begin without folder", process)
         elif isinstance(failure, LogError) and any(words in str(failure) for words in GONE):
-            if self._machines[process.name].early:
+            if self._machines[process.name].met_early:  # perhaps just before trouble ended
                 self._bring_back(process)
                 return
             assert self.happened["examples trimmed"] + self.happened["examples compacted"], failure

@@ -76,6 +76,7 @@ class Machine:
         self.away_until_s = 0.0  # no call reaches the log
         self.topics_away: dict[str, float] = {}  # nothing can be appended to them, until a moment
         self.early: dict[tuple[str, int], int] = {}  # by partition: what is before it was dropped too early
+        self.met_early = False  # in the present life
         self.freezes_at = ""  # the topic before whose next append it stops
         self.froze: Callable[[], None] = lambda: None
         self.began_term: Callable[[], None] = lambda: None
@@ -86,7 +87,7 @@ class Machine:
         self.defect: Place | None = None  # where one is to come up
         self.failed_s: float | None = None  # when a thread met one, in the present life
         self.failed_in_main = False  # it was the main thread
-        self.answered_s = 0.0  # when its server last had read what the log held
+        self.answered = True  # what its main thread has asked the log, in the present life
         self.keep: Callable[[str, int, int], None] = lambda topic, partition, before: None
         self.disk = disk.connect(self._trouble)
         process.on_death = self.disk.crash
@@ -154,6 +155,8 @@ class Machine:
             raise LogAwayError("the log does not answer")
         world = self.process.world
         left_s = self.away_until_s - world.now_s
+        if getcurrent() is self.process.threads[0]:
+            self.answered = left_s <= 0.0
         if left_s > 0.0:
             longest_s = min(max(AWAY_S_MAX, AWAY_SHARE * left_s), AWAY_S_LONGEST)
             wait_s = world.random.random() * longest_s

@@ -101,7 +101,6 @@ def server(machine: Machine, keep: list[Replica], watches: list[Watch], answers:
         while not process.stop.is_set():
             try:
                 more = replica.step()
-                machine.answered_s = process.world.now_s
                 if not more:
                     clock.wait(process.stop, IDLE_S)
                 backoff.reset()

@@ -30,7 +30,6 @@ from stream.state.testing import MemoryDisk
 
 HEAL_S = 300.0  # of simulated time, after which everything that could heal must have
 QUIET_S = 4.0  # without anything to come, after which all copies must be at the end
-ANSWER_S = 2.0  # since a server has last read what there is, at most: less than QUIET_S
 RESTART_S = 3.0  # until a process that ended is started again, at most
 ERASED_S = KEPT_S * DRIFT_MAX + 10.0
 PURGED_S = 2.0 * PURGE_AGAIN_S * DRIFT_MAX + 3.0
@@ -191,7 +190,8 @@ class Run:
     def _start(self, process: Process) -> None:
         self._starting.discard(process.name)
         self.troubles.note("start", process)
-        self.machines[process.name].failed_s = None
+        machine = self.machines[process.name]
+        machine.failed_s, machine.answered, machine.met_early = None, True, bool(machine.early)
         process.start()
 
     def _check_end(self, process: Process) -> None:
@@ -234,11 +234,12 @@ class Run:
         if any(process.over for process in self.roles):
             return "a role is down"
         for process in self.roles:
-            if self.machines[process.name].failed_s is not None:
+            machine = self.machines[process.name]
+            if machine.failed_s is not None:
                 return f"{process.name} works on, although a thread of it has ended by a defect"
-        for name, kept in self.replicas.items():
-            if self.world.now_s - self.machines[name].answered_s > ANSWER_S:
-                return "a server waits for an answer of the log"  # perhaps from before trouble ended
+            if not machine.answered:
+                return f"{process.name} waits for an answer of the log"  # perhaps from before trouble ended
+        for kept in self.replicas.values():
             if not kept or kept[0].unready():
                 return "a server is not ready" + (f": {kept[0].unready()}" if kept else "")
         return ""

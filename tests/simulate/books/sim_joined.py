@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from ledger import difference, examples_in, fresh_records, letters_in, tell
 from sim_clients import WRONG
 
@@ -33,6 +34,15 @@ TELLER = "teller"
 FAR_S = 200_000.0
 """An event so far from the others moves no clock: it is refused, or there is nobody to confirm it."""
 
+COPIES_WINDOWS = 2.0
+"""How much later a copy without a number may be a new event: its request is no longer remembered."""
+
+
+class _Timed(msgspec.Struct):
+    """What all events have."""
+
+    time: float
+
 
 class JoinedBooks:
     """Compares what joiners have sent.
@@ -54,7 +64,23 @@ class JoinedBooks:
         run = self._run
         far = all(abs(wrong.off_s) > FAR_S for wrong in run.wrong)
         plain = not run.schedule.live and not run.schedule.jumps
-        return far and plain and (run.schedule.log_times or self._outnumbered())
+        known = run.schedule.log_times or self._outnumbered()
+        return far and plain and known and self._copies_in_time()
+
+    def _copies_in_time(self) -> bool:
+        """Whether each copy without a number came while its request was remembered: an append may be late."""
+        if not self._run.schedule.rates.network.append_late:
+            return True
+        late_s = COPIES_WINDOWS * self._config.join.window_s
+        decode = msgspec.msgpack.Decoder(_Timed).decode
+        clocks: dict[int, float] = defaultdict(float)
+        for record in fresh_records(self._archive, EVENTS):
+            ledgers = record.key not in NO_EVENTS and record.producer not in (TELLER, "wrong")
+            time_s = decode(record.value).time if ledgers else 0.0
+            if ledgers and not record.producer and time_s < clocks[record.partition] - late_s:
+                return False
+            clocks[record.partition] = max(clocks[record.partition], time_s)
+        return True
 
     def _outnumbered(self) -> bool:
         """Whether events of wrong clocks were the fewer all along: else a log without times believes them."""
