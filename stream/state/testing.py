@@ -101,9 +101,10 @@ class MemoryDisk(Disk):
         lost = 0
         for path, stored in self._below(folder):
             while lost < count and stored.undo and path.name == "db":
-                garbage = len(stored.garbage)
-                stored.apply(stored.undo.pop())
-                del stored.garbage[garbage:]  # what was lost never came to the disk
+                before = stored.undo.pop()
+                there = len(stored.garbage) - sum(value is not None for value in before.values())
+                stored.apply(before)
+                del stored.garbage[there:]  # what was lost never came to the disk, and replaced nothing there
                 lost += 1
         return lost
 

@@ -289,3 +289,20 @@ def test_process_that_crashes_frees_what_it_held(tmp_path: Path) -> None:
     mine.crash()
     with RoleState(tmp_path / "a", "joiner", {}, disk=others):
         pass
+
+
+def test_writes_that_a_disk_has_lost_leave_nothing_behind(tmp_path: Path) -> None:
+    disk = MemoryDisk()
+    database = disk.open(tmp_path / "db", sync=False)
+    for value in (b"first", b"second", None):
+        batch = database.batch()
+        if value is None:
+            batch.delete(b"key")
+        else:
+            batch.put(b"key", value)
+        database.write(batch)
+    assert set(disk.pieces(tmp_path)) == {b"first", b"second"}
+    assert disk.lose_writes(tmp_path, 2) == 2
+    assert set(disk.pieces(tmp_path)) == {b"key", b"first"}
+    assert disk.lose_writes(tmp_path, 1) == 1
+    assert not disk.pieces(tmp_path)
