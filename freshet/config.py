@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import math
 import re
 import socket
 import types
@@ -40,7 +39,7 @@ from freshet.sections.overrides import copied, set_key
 from freshet.sections.sharding import check_sharding, sharded
 from freshet.sections.stream_and_metrics import MetricsSettings, StreamSettings
 from freshet.sections.toml_file import read_table
-from freshet.sections.values import TYPES, dotted, floats, kind_of
+from freshet.sections.values import TYPES, dotted, is_finite, kind_of
 from ground import FreshetError
 from ground.short_repr import ShortRepr
 from learner.deep.own.source import is_own, own_source
@@ -349,8 +348,8 @@ def _value(kind: Any, value: Any, source: str, path: tuple[str, ...]) -> Any:
                 f"{source}: key {dotted(path)} is {kind_of(value)}; expected tables, [{dotted(path)}.NAME]"
             )
         return {name: _value(entry, part, source, (*path, name)) for name, part in value.items()}
-    if any(not math.isfinite(number) for number in floats(value)):
-        raise ConfigError(f"{source}: key {dotted(path)}: expected a finite number")
+    if not is_finite(value):
+        raise ConfigError(f"{source}: key {dotted(path)}: expected a finite number, an integer of 64 bits")
     if isinstance(value, str) and "\0" in value:
         raise ConfigError(f"{source}: key {dotted(path)}: expected text without the character U+0000")
     try:

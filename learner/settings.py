@@ -8,7 +8,7 @@ import msgspec
 
 from embeddings.spec import EVICT_ROWS_MIN, ROWS_LIMIT, Evict
 from ground.short_repr import ShortRepr
-from stream.limits import ENTITY_BYTES_MAX
+from stream.limits import ENTITY_BYTES_MAX, check_bounds, check_dead_letters
 
 WINDOW_MAX = 1_000_000
 """The longest window: its metrics are computed anew, in about half a second, whenever they are asked for."""
@@ -24,6 +24,18 @@ SHARDS_MAX = 256
 
 TURN_REQUESTS_MAX = 1 << 20
 """Requests of one turn, at all shards together."""
+
+VARIANCE_MAX = 1e6
+"""Of a prior: on the logit scale, anything over a hundred is no prior any more."""
+
+_BOUNDS = (
+    ("deep_rate", 0.0, 10.0), ("deep_clip", 1e-9, 1e9), ("count_tau", 1e-300, VARIANCE_MAX),
+    ("pairs_max", 0, 65_536), ("embedding_rate", 0.0, 1e6), ("embedding_accumulator", 0.0, 1e12),
+    ("pairs_ttl_s", 0.0, 1e10), ("seed", 0, (1 << 63) - 1), ("threads", 1, 1024),
+    ("publish_every_s", 0.0, 3600.0), ("publish_rows_max", 1, 1 << 40), ("update_bytes_max", 1, 1 << 29),
+    ("snapshot_ratio", 0.0, 1e9), ("snapshot_bytes_min", 0, 1 << 50), ("entities_bytes_max", 0, 1 << 50),
+)  # fmt: skip
+"""What a setting may be at least and at most, where nothing more is to be said of it."""
 
 _CLASS = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
@@ -99,8 +111,10 @@ class LearnerSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forb
                 raise ValueError(f"{speeds} and {tau} need the same length, 1 to 4")
             if not all(0.0 < keep <= 1.0 for keep in kept):
                 raise ValueError(f"{speeds} must lie in (0, 1]")
-        if not 0.0 <= self.dead_letter_share_max <= 1.0 or self.dead_letter_window < 1:
-            raise ValueError("dead_letter_share_max must be from 0 to 1, and dead_letter_window 1 or more")
+            if not all(0.0 < variance <= VARIANCE_MAX for variance in getattr(self, tau)):
+                raise ValueError(f"{tau} must be over 0 and at most {VARIANCE_MAX:g}")
+        check_bounds(self, *_BOUNDS)
+        check_dead_letters(self.dead_letter_share_max, self.dead_letter_window)
         if not 0.0 <= self.self_correction <= 1.0:
             raise ValueError("self_correction must lie in [0, 1]")
         least = EVICT_ROWS_MIN if self.pairs_evict not in (None, "none") else 1
@@ -114,12 +128,10 @@ class LearnerSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forb
                 f"pairs_memory_rows must be 1 to pairs_rows_max = {self.pairs_rows_max}; without it all rows "
                 "are in memory"
             )
-        if self.pairs_ttl_s < 0 or not 1 <= self.pairs_admit_after <= 255:
-            raise ValueError("pairs_ttl_s must not be negative and pairs_admit_after must be 1 to 255")
+        if not 1 <= self.pairs_admit_after <= 255:
+            raise ValueError("pairs_admit_after must be 1 to 255")
         if not 0.0 <= self.trust_margin <= 1e6:
             raise ValueError("trust_margin must be from 0 (never trust less) to 1,000,000")
-        if self.publish_rows_max < 1:
-            raise ValueError("publish_rows_max must be 1 or more")
         if (
             self.entities_bytes_max < ENTITIES_BYTES_MIN
             or not 1 <= self.entity_versions <= ENTITY_VERSIONS_MAX

@@ -10,6 +10,9 @@ from serving.nearest.settings import NearestSettings
 from serving.nearest.settings import check_nearest as check_nearest
 from stream.limits import CANDIDATES_MAX, RECORD_BYTES_MAX, REFUSE_S_MAX
 
+CONNECTIONS_LIMIT = 1_000_000
+"""The most that `connections_max` may be."""
+
 
 class RankSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Section [rank]: by what the server orders candidates."""
@@ -104,6 +107,8 @@ class ServerSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbi
                 raise ValueError(f"{name} must be at least 1")
         if self.window > WINDOW_MAX:
             raise ValueError(f"window must be at most {WINDOW_MAX:,}")
+        if self.connections_max > CONNECTIONS_LIMIT:
+            raise ValueError(f"connections_max must be at most {CONNECTIONS_LIMIT:,}")
         if not 1 << 10 <= self.header_bytes_max <= 1 << 20:
             raise ValueError("header_bytes_max must be 1 KiB to 1 MiB")
         if not 0.0 < self.idempotency_s <= 7 * 86_400.0:

@@ -47,6 +47,8 @@ PENDING_MAX = 8_000_000  # undecided requests: the most that `pending_max` may b
 AT_ONCE_MAX = 50_000  # timers
 AT_ONCE_BYTES_MAX = 16 << 20  # of outputs
 
+DEAD_LETTER_WINDOW_MAX = 100_000  # records over which a role takes the share of bad ones
+
 
 def further_actions_max(pending_max: int) -> int:
     """How many actions may wait in a partition besides the first of each request.
@@ -55,6 +57,22 @@ def further_actions_max(pending_max: int) -> int:
     actions: all of them are outputs of one record. Each event of that record may add one more.
     """
     return OUTPUTS_MAX - BATCH_EVENTS_MAX - pending_max
+
+
+def check_bounds(settings: object, *bounds: tuple[str, float, float]) -> None:
+    """Raises ValueError if a setting, by its name, is below the first number or above the second."""
+    for name, least, most in bounds:
+        if not least <= (value := getattr(settings, name)) <= most:
+            raise ValueError(f"{name} is {value}; expected {least:,} to {most:,}")
+
+
+def check_dead_letters(share_max: float, window: int) -> None:
+    """Raises ValueError if these are no limits of dead letters; a state keeps a byte for each record."""
+    if not 0.0 <= share_max <= 1.0 or not 1 <= window <= DEAD_LETTER_WINDOW_MAX:
+        raise ValueError(
+            "dead_letter_share_max must be from 0 to 1, and dead_letter_window from 1 to "
+            f"{DEAD_LETTER_WINDOW_MAX:,}"
+        )
 
 
 def check_relations() -> None:

@@ -9,6 +9,8 @@ from freshet.errors import ConfigError
 
 def set_key(table: dict[str, Any], override: str, where: str = "--set") -> None:
     """Put one "section.key=value" into plain tables; messages name it by `where`."""
+    if not override.isascii() and any("\ud800" <= c <= "\udfff" for c in override):
+        raise ConfigError(f"{where} {override!r}: expected text in UTF-8")
     key, sign, text = override.partition("=")
     path = key.strip().split(".")
     if not sign or not all(path):

@@ -3,6 +3,7 @@
 import msgspec
 
 from ground.short_repr import ShortRepr
+from stream.limits import RECORD_BYTES_MAX
 from stream.log.base import PARTITIONS_MAX
 from stream.log.settings import LogSettings
 from stream.run.contract import RunnerSettings
@@ -18,6 +19,10 @@ class StreamSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbi
     def __post_init__(self) -> None:
         if not 1 <= self.partitions <= PARTITIONS_MAX:
             raise ValueError(f"partitions must be 1 to {PARTITIONS_MAX}")
+        if self.log.record_bytes_max < RECORD_BYTES_MAX:
+            raise ValueError(
+                f"log.record_bytes_max must be {RECORD_BYTES_MAX:,} or more, what a record may have"
+            )
 
 
 class MetricsSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

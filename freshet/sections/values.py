@@ -1,6 +1,7 @@
 """Values of a config: what they hold, and what they are called in messages."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 TYPES = {
     "float": "a number", "int": "an integer", "str": "text", "bool": "true or false",
@@ -9,15 +10,19 @@ TYPES = {
 """The names of types in messages of msgspec, in words."""
 
 
-def floats(value: object) -> Iterator[float]:
-    """The floats in a value, however deep."""
+INTEGER_MAX = (1 << 63) - 1
+"""The largest of TOML, which Python's reader of it does not keep to."""
+
+
+def is_finite(value: object) -> bool:
+    """Whether all numbers in a value, however deep, are finite, and integers have 64 bits."""
     if isinstance(value, float):
-        yield value
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from floats(item)
-    elif isinstance(value, Mapping):
-        yield from floats(list(value.values()))
+        return math.isfinite(value)
+    if isinstance(value, int):
+        return -INTEGER_MAX <= value <= INTEGER_MAX
+    if isinstance(value, list | tuple):
+        return all(map(is_finite, value))
+    return not isinstance(value, Mapping) or all(map(is_finite, value.values()))
 
 
 def dotted(path: Sequence[str]) -> str:

@@ -20,6 +20,7 @@ from freshet.roles.opening import open_used
 from freshet.roles.voice import printable
 from stream.group.signs import Beat, read_sign
 from stream.join.exposures import LONG_SLATE, UNSAID_MAX
+from stream.limits import TIME_MAX_S
 from stream.log.base import DEAD_LETTERS, EVENTS, EXAMPLES, ROLES, UPDATES, Log
 
 LOOK_BACK = 5_000
@@ -78,7 +79,8 @@ def _take(
     if incarnations.get(member) != beat.incarnation:
         incarnations[member] = beat.incarnation
         # the first beat may be older than the records that were read; beats are `beat_s` apart
-        found[member] = RoleStatus(beat.group, beat.name, "runs", False, at - beat.number * beat_s, at, {})
+        since = max(at - beat.number * beat_s, 0.0)
+        found[member] = RoleStatus(beat.group, beat.name, "runs", False, since, at, {})
     seen = found[member]
     seen.heard_s = at
     seen.leads = beat.leading >= 0
@@ -164,6 +166,6 @@ def _member(seen: RoleStatus) -> str:
     counts = [f"{seen.numbers[key]:,.0f} {name}" for key, name in what.items() if key in seen.numbers]
     if counts:
         line += ": " + ", ".join(counts)
-    if clock := seen.numbers.get("clock"):
+    if 0.0 < (clock := seen.numbers.get("clock", 0.0)) <= TIME_MAX_S:
         line += f", event time {datetime.fromtimestamp(clock, UTC):%Y-%m-%d %H:%M:%S} UTC"
     return line

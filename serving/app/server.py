@@ -100,7 +100,7 @@ def run_app(
             http=guarded(settings),
             ws="none",
             lifespan="on",
-            log_level="warning",
+            log_level="error",  # it warns of each request that is no HTTP, as many as anybody sends
             access_log=False,
             server_header=False,
             proxy_headers=False,

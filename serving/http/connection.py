@@ -6,10 +6,12 @@ format as all others.
 """
 
 import asyncio
+import sys
 from collections.abc import Sized
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+import httptools
 import msgspec
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -47,6 +49,8 @@ class GuardedConnection(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
         self._running: RequestResponseCycle | None = None
+        self._received = b""  # what the parser is given now
+        self._again = b""  # what it is to be given next
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -79,7 +83,11 @@ class GuardedConnection(HttpToolsProtocol):
         was_in_head = self._in_head
         if was_in_head:
             self._head_bytes += len(data)
-        super().data_received(data)
+        while data:
+            self._received, self._again = data, b""
+            super().data_received(data)
+            data = self._again
+        self._received = b""
         # checks incomplete heads; on_headers_complete has checked a complete one
         if was_in_head and self._in_head and self._head_bytes > self.settings.header_bytes_max:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, self._too_large())
@@ -89,7 +97,33 @@ class GuardedConnection(HttpToolsProtocol):
         self._in_head = True
         self._expect_head()
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Read a request for another protocol (`Upgrade`) as one for HTTP/1.1, as RFC 9110, 7.8 allows.
+
+        Java's HttpClient asks for HTTP/2 so by default. The parser leaves out such a request's body and stops
+        behind its head, so a new one is given the head without that header, and the rest.
+        """
+        stopped = sys.exc_info()[1]
+        assert isinstance(stopped, httptools.HttpParserUpgrade)
+        head = b"%s %s HTTP/%s\r\n" % (
+            self.parser.get_method(), self.url, self.parser.get_http_version().encode()
+        )  # fmt: skip
+        kept = b"".join(b"%s: %s\r\n" % pair for pair in self.headers if pair[0] != b"upgrade")
+        self._again = head + kept + b"\r\n" + self._received[stopped.args[0] :]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+
+    def _wants_upgrade(self) -> bool:
+        # CONNECT counts as one for the parser whatever its headers say; it is refused by its path
+        return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+
+    def on_message_complete(self) -> None:
+        if not self._wants_upgrade():
+            super().on_message_complete()
+
     def on_headers_complete(self) -> None:
+        if self._wants_upgrade():
+            return  # it comes again, see `_unsupported_upgrade_warning`
         self._in_head = False
         self._head_bytes = 0
         if self._head_timer is not None:

@@ -15,6 +15,7 @@ https://fetch.spec.whatwg.org (CORS-safelisted requests), https://www.w3.org/TR/
 """
 
 import ipaddress
+import re
 from collections.abc import Collection, Mapping
 
 from serving.errors import ForbiddenError, MediaTypeError
@@ -33,6 +34,8 @@ PLAIN_TYPES = frozenset((b"", b"application/x-www-form-urlencoded"))
 
 HOSTS_KEPT_MAX = 64
 """Number of valid `Host` values in the cache, so that the usual one is parsed once."""
+
+_AUTHORITY = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^:\[\]@]*))(?::[0-9]*)?")
 
 _MARKS = (b"origin", b"referer", b"sec-fetch-site", b"sec-fetch-mode", b"sec-fetch-dest")
 
@@ -90,13 +93,11 @@ class LocalOnly:
 def host_of(authority: bytes) -> str:
     """The name or address in `HOST` or `HOST:PORT`, in lower case; "" if there is none.
 
-    >>> host_of(b"LocalHost:8470"), host_of(b"[::1]:8470"), host_of(b"127.0.0.1")
-    ('localhost', '::1', '127.0.0.1')
+    >>> host_of(b"LocalHost:8470"), host_of(b"[::1]:8470"), host_of(b"127.0.0.1"), host_of(b"a:@b.org")
+    ('localhost', '::1', '127.0.0.1', '')
     """
-    text = authority.decode("latin-1").strip().lower()
-    if text.startswith("["):
-        return text[1:].partition("]")[0]
-    return text.partition(":")[0].rstrip(".")
+    found = _AUTHORITY.fullmatch(authority.decode("latin-1").strip().lower())
+    return "" if found is None else found[1] or found[2].rstrip(".")
 
 
 def is_local(name: str) -> bool:

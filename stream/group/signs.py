@@ -14,6 +14,8 @@ NAME_MAX = 100
 WAY_MAX = 1000
 NUMBERS_MAX = 1000
 """Entries of a member's status."""
+NUMBER_MAX = 1e18
+"""The largest of them."""
 
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_MAX)]
 _Incarnation = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
@@ -41,6 +43,8 @@ class MemberStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     `numbers` by name. `tables`: for each embedding table, its rows; in a learner also how many were
     admitted, not admitted, expired and evicted since it began; in a server how many ids of the feature were
     looked up, how many of them had no row, and how many candidates had no value.
+
+    Numbers that nobody can show (NaN, over `NUMBER_MAX`) and tables without a number are left out.
     """
 
     numbers: Annotated[dict[str, float], msgspec.Meta(max_length=NUMBERS_MAX)] = {}
@@ -48,6 +52,14 @@ class MemberStatus(msgspec.Struct, frozen=True, omit_defaults=True):
         dict[str, Annotated[list[int], msgspec.Meta(max_length=NUMBERS_MAX)]],
         msgspec.Meta(max_length=NUMBERS_MAX),
     ] = {}
+
+    def __post_init__(self) -> None:
+        if not all(-NUMBER_MAX <= n <= NUMBER_MAX for n in self.numbers.values()):
+            shown = {name: n for name, n in self.numbers.items() if -NUMBER_MAX <= n <= NUMBER_MAX}
+            msgspec.structs.force_setattr(self, "numbers", shown)
+        if not all(self.tables.values()):
+            tables = {name: counts for name, counts in self.tables.items() if counts}
+            msgspec.structs.force_setattr(self, "tables", tables)
 
 
 class Beat(msgspec.Struct, frozen=True, tag="beat", omit_defaults=True):

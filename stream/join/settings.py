@@ -5,7 +5,7 @@ from typing import Literal
 import msgspec
 
 from ground.short_repr import ShortRepr
-from stream.limits import PENDING_MAX
+from stream.limits import PENDING_MAX, check_dead_letters
 from stream.log.base import PARTITIONS_MAX
 
 
@@ -38,8 +38,7 @@ class JoinSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_
             raise ValueError(f"pending_max_memory must be 1 or more, and pending_max 1 to {PENDING_MAX:,}")
         if self.waiting_bytes_max < 1:
             raise ValueError(f"waiting_bytes_max is {self.waiting_bytes_max}; expected 1 or more")
-        if not 0.0 <= self.dead_letter_share_max <= 1.0 or self.dead_letter_window < 1:
-            raise ValueError("dead_letter_share_max must be from 0 to 1, and dead_letter_window 1 or more")
+        check_dead_letters(self.dead_letter_share_max, self.dead_letter_window)
         if not 0 <= self.partitions <= PARTITIONS_MAX:
             raise ValueError(f"partitions must be 1 to {PARTITIONS_MAX}, or 0 for as many as events have")
 

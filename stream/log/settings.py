@@ -5,6 +5,11 @@ from typing import Literal
 import msgspec
 
 from ground.short_repr import ShortRepr
+from stream.limits import check_bounds
+
+RECORD_BYTES_LIMIT = 1 << 29
+"""The most that `record_bytes_max` may be: SQLite and Kafka take records of somewhat less than 1 GB."""
+RETAIN_MAX = 1 << 50  # seconds or bytes
 
 
 class KafkaSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -35,8 +40,8 @@ class KafkaSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid
             raise ValueError("token_scope needs token_url")
         if self.token_url and not self.token_url.startswith(("http://", "https://")):
             raise ValueError(f"token_url is {self.token_url!r}; expected http://… or https://…")
-        if self.replication != -1 and self.replication < 1:
-            raise ValueError(f"replication is {self.replication}; expected 1 or more, or -1")
+        if self.replication != -1 and not 1 <= self.replication <= 1000:
+            raise ValueError(f"replication is {self.replication}; expected 1 to 1000, or -1")
 
 
 class LogSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -53,6 +58,19 @@ class LogSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_u
     poll_s: float = 0.005  # how often a waiting read looks again
     kafka: KafkaSettings = KafkaSettings()
     sync: bool = True  # append returns when the disk has it; False: when the operating system has it
+
+    def __post_init__(self) -> None:
+        check_bounds(
+            self,
+            ("record_bytes_max", 1, RECORD_BYTES_LIMIT),
+            ("busy_timeout_s", 0.0, 3600.0),
+            ("poll_s", 1e-4, 60.0),
+        )
+        for topic, limit in (*self.retain_s.items(), *self.retain_bytes.items()):
+            if not 0 <= limit <= RETAIN_MAX:
+                raise ValueError(
+                    f"what is retained of {topic!r} is {limit}; expected 0 (no limit) to {RETAIN_MAX:,}"
+                )
 
     def retention(self, topic: str) -> tuple[float, int]:
         """(seconds, bytes) that `topic` may keep, 0 where there is no limit."""

@@ -6,6 +6,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from ground.short_repr import ShortRepr
+from stream.limits import check_bounds
 from stream.log.base import Record
 from stream.state.repeats import PRODUCERS_MAX
 from stream.state.role_state import Commit
@@ -65,6 +66,19 @@ class RunnerSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbi
     )
     journal_max: int = 1_000_000  # commits that the journal keeps, about 50 bytes each; the oldest go
     on_gap: Literal["stop", "skip"] = "stop"  # when the log has dropped records that were not consumed yet
+
+    def __post_init__(self) -> None:
+        check_bounds(
+            self,
+            ("commit_every_s", 0.0, 1e9),
+            ("commit_records_max", 1, 1 << 30),
+            ("commit_bytes_max", 1, 1 << 40),
+            ("read_max", 1, 1_000_000),
+            ("read_bytes_max", 1, 1 << 30),
+            ("wait_s", 0.0, 60.0),
+            ("producers_max", 1, 10_000_000),
+            ("journal_max", 1, 1 << 30),
+        )
 
 
 RUNNER_DEFAULTS = RunnerSettings()

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from ground.short_repr import ShortRepr
-from stream.limits import CANDIDATES_MAX, FEATURES_MAX, TARGET_WINDOW_S_MAX
+from stream.limits import CANDIDATES_MAX, FEATURES_MAX, TARGET_WINDOW_S_MAX, check_dead_letters
 from stream.log.base import MATCHES
 from stream.sources.paths import compile_path, split_path
 
@@ -257,8 +257,7 @@ class IngestSettings(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbi
             raise ValueError(f"commit_every_s is {self.commit_every_s}; expected 0.001 to 60")
         if not (self.max_ahead_s >= 0.0 and self.ahead_of_others_s >= 0.0):
             raise ValueError("max_ahead_s and ahead_of_others_s must be 0 or more")
-        if not 0.0 <= self.dead_letter_share_max <= 1.0 or self.dead_letter_window < 1:
-            raise ValueError("dead_letter_share_max must be from 0 to 1, and dead_letter_window 1 or more")
+        check_dead_letters(self.dead_letter_share_max, self.dead_letter_window)
         if not 1 <= self.recent_max <= 10_000 or not 1 <= self.waiting_max <= 1_000_000:
             raise ValueError("recent_max must be 1 to 10000, and waiting_max 1 to 1000000")
 

@@ -217,6 +217,63 @@ def test_any_value_of_any_key_is_taken_or_refused_in_a_sentence(
         assert config.digest()
 
 
+UNBOUNDED = {"join.seed", "memory.seed", "server.explore_seed", "data.positive_from"}
+"""Numbers of which any will do."""
+
+
+def far(path: tuple[str, ...], value: object) -> str:
+    """The message for a config with one value; "" if it is taken."""
+    table: dict[str, object] = {"features": {"item": {}}}
+    inner = table
+    for name in path[:-1]:
+        inner = inner.setdefault(name, {})  # type: ignore[assignment]
+    inner[path[-1]] = value
+    try:
+        parse_config(table, "c")
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        path
+        for path in keys_of(Config)
+        if far(path, "text").endswith(("an integer, got text", "a number, got text"))
+        and ".".join(path) not in UNBOUNDED
+    ],
+    ids=".".join,
+)
+def test_every_number_is_bounded(path: tuple[str, ...]) -> None:
+    """What has no upper bound is only compared with others; the rest waits, divides, allocates or is sent."""
+    assert far(path, -(1 << 62)) and far(path, 10**30)
+    if path[0] == "stream" or (path[0] == "learner" and path[-1] != "seed"):
+        assert far(path, (1 << 63) - 1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[stream.log]\nrecord_bytes_max = 1000",
+        "[stream.log.retain_s]\nevents = -1",
+        "[stream.log.retain_bytes]\nevents = -1",
+        "[stream.runner]\nread_max = 0",
+        "[learner]\nspeed_tau = [1, -1, 1]",
+        "[learner]\ndead_letter_window = 9223372036854775807",
+        "[server]\nconnections_max = 9223372036854775807",
+    ],
+)
+def test_what_would_lose_records_or_end_a_role_is_refused_at_once(tmp_path: Path, text: str) -> None:
+    assert "section [" in message(tmp_path, text)
+
+
+@pytest.mark.parametrize("override", ['server.show="\udcff"', "features.\udcff.kind=id", "log=\ud800"])
+def test_override_that_is_no_utf8_is_refused(override: str) -> None:
+    with pytest.raises(ConfigError, match="UTF-8"):
+        parse_config({}, "c", [override])
+
+
 def test_every_path_starts_at_the_folder_of_the_file(tmp_path: Path) -> None:
     names = [name for name in KafkaSettings.__struct_fields__ if name.endswith("_file")]
     wanted = "\n".join(f'{name} = "secrets/{name}"' for name in names if name != "token_file")

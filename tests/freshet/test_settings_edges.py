@@ -17,19 +17,28 @@ from learner.settings import (
     ENTITY_VERSIONS_MAX,
     SHARDS_MAX,
     TURN_REQUESTS_MAX,
+    VARIANCE_MAX,
     WINDOW_MAX,
     LearnerSettings,
     ShardSettings,
 )
 from serving.nearest.settings import ITEMS_MAX, SCORED_MAX, NearestSettings
-from serving.settings import GuardSettings, ServerSettings
+from serving.settings import CONNECTIONS_LIMIT, GuardSettings, ServerSettings
 from stream.group.membership import SNAPSHOTS_KEPT, SNAPSHOTS_KEPT_MAX, GroupSettings
-from stream.limits import CANDIDATES_MAX, PENDING_MAX, RECORD_BYTES_MAX, REFUSE_S_MAX, TARGET_WINDOW_S_MAX
+from stream.limits import (
+    CANDIDATES_MAX,
+    DEAD_LETTER_WINDOW_MAX,
+    PENDING_MAX,
+    RECORD_BYTES_MAX,
+    REFUSE_S_MAX,
+    TARGET_WINDOW_S_MAX,
+)
 from stream.log.base import PARTITIONS_MAX
-from stream.log.settings import KafkaSettings
+from stream.log.settings import RECORD_BYTES_LIMIT, KafkaSettings, LogSettings
 from stream.log.testing.faulty import Faults
 from stream.produce.settings import ProducerSettings
 from stream.records.targets import Target
+from stream.run.contract import RunnerSettings
 from stream.world.settings import WorldSettings
 
 NEXT = 1e-6
@@ -44,7 +53,8 @@ SETTINGS: dict[Callable[..., object], list[Bounds]] = {
         ("body_bytes_max", 1, RECORD_BYTES_MAX),
         ("show", 0, CANDIDATES_MAX),
         ("freeze_after_examples", 0, None),
-        ("concurrency_max connections_max log_queue_max backlog_max", 1, None),
+        ("concurrency_max log_queue_max backlog_max", 1, None),
+        ("connections_max", 1, CONNECTIONS_LIMIT),
         ("idempotency_max idempotency_bytes_max", 1, None),
         ("window", 1, WINDOW_MAX),
         ("header_bytes_max", 1 << 10, 1 << 20),
@@ -57,7 +67,20 @@ SETTINGS: dict[Callable[..., object], list[Bounds]] = {
     ],
     GuardSettings: [("margin", NEXT, 10.0), ("for_s", 1.0, 3_600.0), ("examples_min", 1, None)],
     NearestSettings: [("score", 32, SCORED_MAX), ("items_max", 1, ITEMS_MAX), ("refresh_s", 1.0, 86_400.0)],
-    KafkaSettings: [("away_after_s", 0.1, 600.0), ("replication", 1, None)],
+    KafkaSettings: [("away_after_s", 0.1, 600.0), ("replication", 1, 1000)],
+    LogSettings: [
+        ("record_bytes_max", 1, RECORD_BYTES_LIMIT),
+        ("busy_timeout_s", 0.0, 3_600.0),
+        ("poll_s", 1e-4, 60.0),
+    ],
+    RunnerSettings: [
+        ("commit_every_s", 0.0, 1e9),
+        ("commit_records_max journal_max read_bytes_max", 1, 1 << 30),
+        ("commit_bytes_max", 1, 1 << 40),
+        ("read_max", 1, 1_000_000),
+        ("wait_s", 0.0, 60.0),
+        ("producers_max", 1, 10_000_000),
+    ],
     ProducerSettings: [
         ("batch_max batch_bytes_max buffer_max buffer_bytes_max", 1, None),
         ("linger_s full_wait_s give_up_s", 0.0, 86_400.0),
@@ -75,13 +98,26 @@ SETTINGS: dict[Callable[..., object], list[Bounds]] = {
     ShardSettings: [("count", 1, SHARDS_MAX), ("turn", 1, TURN_REQUESTS_MAX)],
     LearnerSettings: [
         ("dead_letter_share_max self_correction", 0.0, 1.0),
-        ("dead_letter_window publish_rows_max", 1, None),
+        ("dead_letter_window", 1, DEAD_LETTER_WINDOW_MAX),
+        ("publish_rows_max", 1, 1 << 40),
+        ("update_bytes_max", 1, 1 << 29),
+        ("publish_every_s", 0.0, 3_600.0),
+        ("deep_rate", 0.0, 10.0),
+        ("deep_clip", 1e-9, 1e9),
+        ("count_tau", NEXT, VARIANCE_MAX),
+        ("embedding_rate", 0.0, 1e6),
+        ("embedding_accumulator", 0.0, 1e12),
+        ("pairs_max", 0, 65_536),
+        ("seed", 0, (1 << 63) - 1),
+        ("threads", 1, 1_024),
+        ("snapshot_ratio", 0.0, 1e9),
+        ("snapshot_bytes_min", 0, 1 << 50),
         ("pairs_rows_max", 1, ROWS_LIMIT // 2),
         ("pairs_memory_rows", 1, 1 << 24),
-        ("pairs_ttl_s", 0.0, None),
+        ("pairs_ttl_s", 0.0, 1e10),
         ("pairs_admit_after", 1, 255),
         ("trust_margin", 0.0, 1e6),
-        ("entities_bytes_max", ENTITIES_BYTES_MIN, None),
+        ("entities_bytes_max", ENTITIES_BYTES_MIN, 1 << 50),
         ("entity_versions", 1, ENTITY_VERSIONS_MAX),
         ("window", 1, WINDOW_MAX),
         ("group", 1, 1_024),

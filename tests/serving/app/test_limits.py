@@ -186,6 +186,31 @@ def test_what_is_no_http_is_answered_in_the_shape_of_all_errors(url: str) -> Non
     assert set(msgspec.json.decode(body)) == {"error", "request_id"}
 
 
+@pytest.mark.parametrize("pieces", [1, 7, 10_000])
+@pytest.mark.parametrize("wish", [b"h2c", b"websocket"])
+def test_request_that_asks_for_another_protocol_is_read_as_it_is(
+    url: str, wish: bytes, pieces: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    body = b'{"candidates": [{"item": 7}], "log": false, "request_id": "upgrade: r"}'
+    post = (
+        b"POST /v1/score HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: %s\r\nHTTP2-Settings: AAEAAEAA\r\n"
+        b"Content-Length: %d\r\n\r\n%s" % (wish, len(body), body)
+    )
+    get = b"GET /v2 HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n" % wish
+    last = b"GET /v2 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    sent = post + get + post + last
+    with connect(url) as raw:
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        step = len(sent) // pieces + 1
+        for start in range(0, len(sent), step):
+            raw.sendall(sent[start : start + step])
+        answers = b"".join(iter(lambda: raw.recv(65536), b""))
+    assert answers.count(b"HTTP/1.1 200 OK") == 4, answers
+    assert answers.count(b'"request_id":"upgrade: r"') == 2
+    assert not caplog.records, "nobody writes into the log of a server by what they send"
+
+
 def test_events_come_one_or_many_in_json_lines_or_messagepack(url: str, log: Log) -> None:
     def action(name: str) -> Action:
         return Action(name, 1e9, 0)

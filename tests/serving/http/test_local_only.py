@@ -178,3 +178,11 @@ def test_many_names_and_odd_bytes_are_told_apart() -> None:
         local.check("GET", {b"host": b"\xff" * 1000})
     with pytest.raises(MediaTypeError):
         local.check("POST", {b"host": b"localhost", b"content-type": b"\xff" * 1000})
+
+
+@pytest.mark.parametrize(
+    "host", [b"localhost:80@b.org", b"b.org@localhost", b"[::1", b"[::1]x", b"localhost:b.org", b":80"]
+)
+def test_host_that_is_no_name_and_port_is_refused(host: bytes) -> None:
+    with pytest.raises(ForbiddenError):
+        LocalOnly().check("GET", {b"host": host})

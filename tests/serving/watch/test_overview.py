@@ -1,5 +1,6 @@
 """What the live page shows: from what roles tell in a real log, and from the server itself."""
 
+import math
 import re
 from collections.abc import Iterator
 
@@ -125,6 +126,15 @@ def test_impressions_are_the_joiners_and_none_yet_is_none_lost(log: Log) -> None
     send_beat(log, Beat("join", "b", "b", 1, status=MemberStatus({"impressions": 9.0})))
     now = overview.look().now
     assert now.impressions == 14.0 and now.impressions_per_s is not None and now.impressions_per_s > 0.0
+
+
+def test_status_that_nobody_can_show_does_not_take_away_the_page(log: Log) -> None:
+    numbers = dict.fromkeys(("clock", "undecided", "impressions", "auc_base", "frozen"), math.nan)
+    for group in ("join", "serve"):
+        send_beat(log, Beat(group, "strange", "x", 0, status=MemberStatus(numbers, {"item": []})))
+    live = Overview(log).look()
+    assert [role.name for role in live.roles] == ["strange", "strange"]
+    assert live.now is not None and live.now.undecided is None and live.tables == []
 
 
 def test_events_lag_and_dead_letters_are_read_off_the_log(log: Log) -> None:
