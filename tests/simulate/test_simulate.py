@@ -27,7 +27,7 @@ In 882 the only snapshot is a deposed leader's. In 1028 a server has the snapsho
 could read, and that a later leader made again. In 947 and 2647 a joiner takes over behind a jump of the clock
 while a late action waits. In 1047 trouble ends while a joiner meets records that are gone. In 4996 a deposed
 leader copies what is there already. In 5543 an append of copies without numbers is late by two windows. In
-20917 a server begins with a snapshot without rows that were evicted."""
+20917 a server begins with a snapshot while rows that were evicted are still to be swept."""
 
 COMMAND = [sys.executable, str(ROOT / "tests" / "simulate" / "simulate.py")]
 

@@ -23,7 +23,7 @@ from learner.role.learner import Learner
 from learner.updates.chain import Chain, UpdatePosition
 from learner.updates.follower import Follower
 from learner.updates.format import Update, decode_update
-from learner.updates.snapshots import Snapshot, SnapshotReader, parts_of
+from learner.updates.snapshots import SnapshotReader, parts_of
 from learner.updates.unsaid import unsaid_keys
 from stream.errors import StateDamagedError
 from stream.group.signs import Claim, read_sign
@@ -207,7 +207,7 @@ class Books:
         witness.start(log)
         while witness.poll(log):
             pass
-        witness.look_again(self._archive, log, self._run.schedule.small)
+        witness.look_again(self._archive)
         self.happened["answers"] += len(self._run.answers)
         return {
             "answers_off": witness.off,
@@ -247,30 +247,15 @@ class _Witness(Follower):
             if not right:
                 self._wrong[version].append(answer)
 
-    def look_again(self, archive: Log, updates: Log, evicts: bool) -> None:
-        """Give what was wrong to models that begin with a snapshot.
-
-        Its update may be one that nobody could read, so that a later leader made it again. And where rows are
-        evicted, it lacks those that no update has named yet.
-        """
-        for snapshot in SnapshotReader().read(archive):
-            if not self._wrong:
-                return
+    def look_again(self, log: Log) -> None:
+        """Give what was wrong as of snapshots whose update nobody could read, so that a later leader made it
+        again."""
+        for snapshot in SnapshotReader().read(log):
             head = snapshot.head
-            if evicts or head.term < self._terms.get(f"{head.epoch}-{head.seq}", head.term):
-                again = _Witness(self.model.empty(), dict(self._wrong))
-                again.begin_with(snapshot, archive)
-                while evicts and again.poll(updates):
-                    pass
-                self._wrong = again._wrong
-                self._wrong.update(again._asked)
-
-    def begin_with(self, snapshot: Snapshot, log: Log) -> None:
-        """Go on from a snapshot."""
-        head = snapshot.head
-        self._begin(parts_of(snapshot, log), head)
-        self._chain.jump(head.epoch, head.seq, head.term)
-        self._offset = head.updates_from
+            version = f"{head.epoch}-{head.seq}"
+            if version in self._wrong and head.term < self._terms[version]:
+                self._asked[version] = self._wrong.pop(version)
+                self._begin(parts_of(snapshot, log), head)
 
     def _note(self, last: Update) -> None:
         super()._note(last)
