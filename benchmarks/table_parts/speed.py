@@ -14,9 +14,7 @@ from table_parts.peers import FbgemmPeer, TorchPeer
 from table_parts.workload import (
     DAY_S,
     DIM,
-    EXPONENT,
     IDS,
-    SPREAD,
     Floats,
     Keys,
     draw_steps,
@@ -132,10 +130,6 @@ def measure_speed(population: int, steps_n: int, repeats: int, peer_python: Path
     for name, limit in result["limit"].items():
         limit["share_reached"] = limit["limit_ms"] / result["step_ms"][name]
     result["expiry"] = _expiry(tables["rowwise_adagrad"], steps, gradients)
-    result["eviction"] = {
-        "zipf, at the workload's rows": _eviction(population, EXPONENT, gradients),
-        "uniform, at a tenth of them": _eviction(population // 10, 0.0, gradients),
-    }
     result["threads"] = _threads(tables["rowwise_adagrad"], steps, gradients)
     return result
 
@@ -160,41 +154,6 @@ def _expiry(table: Table, steps: Keys, gradients: Floats, repeats: int = 5) -> d
         "share": float(np.median(sweeps)) / step,
         "expired_row_ns": spent / (1 << 20) * 1e6,
         "rows_a_step_within_5_percent": 0.05 * step / (spent / (1 << 20)),
-    }
-
-
-def _eviction(rows: int, exponent: float, gradients: Floats, repeats: int = 240) -> dict[str, float]:
-    """A step with 1 % new ids in a table at its row budget, which evicts, over one that has no limit yet.
-
-    Both see the same ids by turns, of a half of their rows, drawn zipf(exponent), and insert the same new
-    ones: what is compared is eviction, not the rows that a budget makes come again.
-    """
-    bounded = Table(spec_of("rowwise_adagrad", rows, admit_after=1, evict="least_recent"))
-    free = Table(spec_of("rowwise_adagrad", 2 * rows, admit_after=1))
-    took: dict[str, list[float]] = {"evicting": [], "free": []}
-    new = IDS // 100
-    drawn = draw_steps(rows // 2, 12, seed=6, exponent=exponent)[:, new:]
-    drawn += np.array([rows // 2], dtype=np.uint64) * SPREAD  # an array wraps around without a warning
-    everyone = np.arange(1, rows + 1, dtype=np.uint64) * SPREAD
-    for start in range(0, rows, 50_000):
-        for table in (bounded, free):
-            table.upsert(everyone[start : start + 50_000], 1)
-            table.drain_delta()
-    for step in range(repeats):
-        fresh = np.arange(rows + step * new, rows + (step + 1) * new, dtype=np.uint64)
-        keys = np.concatenate([drawn[step % len(drawn)], (fresh + np.uint64(1)) * SPREAD])
-        turns = [("evicting", bounded), ("free", free)]
-        for name, table in turns if step % 2 else reversed(turns):  # who is first finds colder caches
-            took[name].append(milliseconds(lambda t=table, k=keys: train_step(t, k, 2, gradients)))
-            table.drain_delta()
-    ratio = np.array(took["evicting"]) / np.array(took["free"])
-    return {
-        "evicted": float(bounded.stats.evicted),
-        "evicting_ms": float(np.median(took["evicting"])),
-        "free_ms": float(np.median(took["free"])),
-        "share": float(np.median(ratio)) - 1.0,
-        "share_of_all": float(np.sum(took["evicting"]) / np.sum(took["free"])) - 1.0,
-        "worst_ms": float(np.max(took["evicting"])),
     }
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from embeddings.core.positions import Ages, Before, State
+from embeddings.core.positions import Ages, State
 from ground.kernels.intrinsics import borrow
 
 CLASSES: Final = {"none": 0, "least_recent": 1, "least_frequent": 64}
@@ -42,6 +42,7 @@ but the hand must check more slots for each new row: PARTS / EVICTED_GENERATIONS
 Counts = npt.NDArray[np.int64]
 
 _USES_MAX = np.int64(0xFFFFFFFF)
+_ONE = np.uint32(1)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
@@ -63,6 +64,8 @@ def beyond(bits, bounds, slot, rules):
     if rules.classes == 0:
         return False
     generation, rank_least, stamp_least = bounds
+    if rules.classes == 1:  # a limit's stamp is not later than its generation
+        return bool(np.int64(bits[slot, np.uint64(rules.age_column)]) < stamp_least)
     stamp, uses = _age(bits, slot, rules)
     rank = min(uses, rules.classes - 1)
     # No short circuit: the processor could not predict these branches.
@@ -115,37 +118,50 @@ def use(bits, held, ages, slot, rules, now):
     return rules.classes > 1 or stamp != now
 
 
-@njit(cache=True, nogil=True)
-def count_again(held, ages, before, tally, stamps):
-    """Update the counts for existing rows that were sighted: subtract the old stamp and uses, add the new.
+@njit(cache=True, nogil=True, forceinline=True)
+def counting(held, ages):
+    """What `count_again` needs beside the counts; kernels read it once.
 
-    First subtract all, then add all. This gives the same counts as one row at a time: a row that is not
-    subtracted, because it left with its whole generation, is of a generation to which no row is added.
+    Returns:
+        Of the clock the current generation and the floor, and how many generations are counted: uint32.
+    """
+    return np.uint32(ages[Ages.GENERATION]), np.uint32(ages[Ages.FLOOR]), np.uint32(held.shape[1])
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def count_again(cells, counting, stamp, rank, stamp_now, rank_now):
+    """Update the counts for an existing row: subtract its previous stamp and class, add the new ones.
+
+    A cell may fall below 0: with a TTL, call `settle` after the batch.
 
     Args:
-        before: (len(Before), m) uint32: the previous stamp and uses of each row; a stamp of 0 is skipped.
-        tally: (m,) uint32, the number of sightings of each; used with `least_frequent`.
-        stamps: (m,) uint32, the new stamp of each.
+        cells: `held` in one dimension.
+        counting: see `counting`.
+        stamp, rank, stamp_now, rank_now: uint32.
     """
-    held, before, tally, stamps = borrow(held), borrow(before), borrow(tally), borrow(stamps)
-    most = held.shape[0] - 1
-    now, floor = np.uint32(ages[Ages.GENERATION]), np.uint32(ages[Ages.FLOOR])
-    ring = np.uint32(held.shape[1] - 1)
-    change = np.int64(0)
-    for i in range(stamps.shape[0]):
-        stamp = before[Before.STAMP, i]
-        if stamp > 0:
-            rank = min(np.int64(before[Before.USES, i]), most) if most > 0 else 0
-            cell = max(min(stamp, now), floor) & ring
-            counted = np.int64(held[rank, cell] > 0)
-            held[rank, cell] -= counted
-            change -= counted
-    for i in range(stamps.shape[0]):
-        if before[Before.STAMP, i] > 0:
-            rank = min(np.int64(used(before[Before.USES, i], tally[i])), most) if most > 0 else 0
-            held[rank, max(stamps[i], floor) & ring] += 1
-            change += 1
-    ages[Ages.HELD] += change
+    generation, floor, ring = counting
+    cells[np.uint64(rank * ring + (max(min(stamp, generation), floor) & (ring - _ONE)))] -= 1
+    cells[np.uint64(rank_now * ring + (max(stamp_now, floor) & (ring - _ONE)))] += 1
+
+
+@njit(cache=True, nogil=True)
+def settle(cells, ages):
+    """Take back what `count_again` subtracted of rows that had already left with their whole generation.
+
+    Such a generation gets no new rows, so its cell, which was 0, shows how many these were.
+    """
+    left = np.int64(0)
+    for i in range(cells.shape[0]):
+        below = min(cells[i], np.int64(0))
+        cells[i] -= below
+        left -= below
+    ages[Ages.HELD] += left
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def rank_of(uses, rules):
+    """The class of a row with so many uses, where uses are counted."""
+    return np.uint32(min(np.int64(uses), rules.classes - 1))
 
 
 @njit(cache=True, nogil=True, forceinline=True)
@@ -265,15 +281,13 @@ def pass_batch(held, ages, age_times, rules, times, inverse, stamps):
             turn(held, ages, age_times, rules)
         last = min(first + ages[Ages.LEFT], n)
         now = np.uint32(ages[Ages.GENERATION])
-        latest = times[first]
-        for i in range(first, last):
-            latest = max(latest, times[i])
         if last - first == n:
             stamps[:] = now
         else:
-            for i in range(first, last):
-                stamps[inverse[i]] = now
-        pass_time(ages, age_times, latest)
+            numbers = inverse[first:last]
+            for i in range(numbers.shape[0]):
+                stamps[np.uint64(numbers[i])] = now
+        pass_time(ages, age_times, times[first:last].max())
         ages[Ages.LEFT] -= last - first
         first = last
 

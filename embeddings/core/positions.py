@@ -83,15 +83,6 @@ class Ages(IntEnum):
 AGES_SIZE: Final = 16
 
 
-class Before(IntEnum):
-    """Rows of `Sightings.before`: what a row said before the batch changed it."""
-
-    STAMP = 0
-    """0 for a key without a row."""
-    USES = 1
-    SEEN = 2
-
-
 class Path(IntEnum):
     """Columns of `Store.path`: the search for an empty lane of the index, breadth first."""
 

@@ -25,7 +25,7 @@ def mark_if(listed, touched, count, slot, written):
     byte = np.uint64(slot) >> _BYTE
     bits = listed[byte]
     bit = np.uint8(_ONE << (np.uint64(slot) & _BIT))
-    touched[count] = np.uint32(slot)
+    touched[np.uint64(count)] = np.uint32(slot)
     listed[byte] = bits | np.uint8(written) * bit
     return count + np.int64(written & (bits & bit == 0))
 

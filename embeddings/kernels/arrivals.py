@@ -4,14 +4,14 @@ import numpy as np
 from numba import njit
 
 from embeddings.core.eviction import begin, evicted, limit, note_limit, pass_time, turn, use
-from embeddings.core.index import ask, guess_one, locate, remove
+from embeddings.core.index import ask, guess_one, locate, remove, tag_of
 from embeddings.core.lifetimes import SWEPT_PER_ROW, advance, count_in, count_out, renew
 from embeddings.core.positions import Ages, State
 from embeddings.core.slots import mark, release, start_row, take_slot
 from embeddings.core.store import AHEAD, TAIL
 from embeddings.kernels.admission import admit, ask_for_line
 from embeddings.kernels.expiry import gone, sweep_evicted, sweep_expired
-from embeddings.kernels.lookup import UNSEEN, ask_for_row
+from embeddings.kernels.lookup import UNSEEN, ask_for_row, lines_of
 from ground.kernels.intrinsics import borrow, prefetch
 from ground.kernels.simd import copy
 
@@ -60,20 +60,22 @@ def take_in(store, rules, sightings, one_by_one, removed):
     counts_alive = ttl_s > 0 and not evicts
     usable = state[State.FREE_TAIL]
     n = keys.shape[0]
-    current = np.empty(distinct, dtype=np.int64)  # the current number of each distinct key
+    lines = lines_of(bits, vectors.shape[1], rules)
+    current = np.empty(distinct, dtype=np.int64)  # the current number of each UNSEEN id
     wanted = np.empty(distinct, dtype=np.uint8)  # bytes, so that they stay in the L1 cache
     for i in range(distinct):
-        current[i] = i
         wanted[i] = slots[i] == UNSEEN
+    for i in range(distinct):
+        if wanted[i]:
+            current[i] = i
     todo = np.empty(n + 1, dtype=np.int64)
-    clocks = np.empty(n + 1, dtype=np.int64)  # the table's clock at each sighting in `todo`
-    clock = ages[Ages.NEWEST]
-    todo_count = 0
+    end = np.uint64(0)
     for i in range(n):
-        clock = max(clock, np.int64(times[i]))
-        todo[todo_count] = i
-        clocks[todo_count] = clock
-        todo_count += wanted[inverse[i]]
+        todo[end] = i
+        end += np.uint64(wanted[np.uint64(inverse[i])])
+    todo_count = np.int64(end)
+    clock = ages[Ages.NEWEST]  # the table's clock at the sighting before `passed`
+    passed = 0
     count = distinct
     out = 0
     due = 0  # slots that the hand must check for the new rows
@@ -84,9 +86,9 @@ def take_in(store, rules, sightings, one_by_one, removed):
             if rules.admit_after > 1:
                 ask_for_line(filter_lines, keys[todo[step]])
         if AHEAD <= step < todo_count + AHEAD:
-            soon = guess_one(buckets, state, keys[todo[step - AHEAD]])
+            soon = guess_one(buckets, state, tag_of(state, keys[todo[step - AHEAD]]))
             if soon >= 0:
-                ask_for_row(bits, soon, vectors.shape[1])
+                ask_for_row(bits, soon, lines)
         if step < 2 * AHEAD:
             continue
         i = todo[step - 2 * AHEAD]
@@ -95,7 +97,9 @@ def take_in(store, rules, sightings, one_by_one, removed):
         time = times[i]
         now = np.int64(0)
         if counts_alive:
-            advance(alive, ages, clocks[step - 2 * AHEAD], rules)
+            clock = max(clock, np.int64(times[passed : i + 1].max()))
+            passed = i + 1
+            advance(alive, ages, clock, rules)
         if one_by_one and evicts:
             if ages[Ages.LEFT] == 0 and turn(held, ages, age_times, rules):
                 out = sweep_evicted(store, rules, state[State.HIGH], removed, out)
@@ -165,6 +169,7 @@ def take_in(store, rules, sightings, one_by_one, removed):
         inverse[i] = number
     if due > 0:
         out = sweep_evicted(store, rules, due, removed, out)
+    clock = max(clock, np.int64(times.max()))
     if counts_alive:
         advance(alive, ages, clock, rules)
     if due_expired > 0:

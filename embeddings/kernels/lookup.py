@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from embeddings.core.eviction import beyond, count_again, leave, limit_of, used
+from embeddings.core.eviction import beyond, count_again, counting, leave, limit_of, rank_of, settle, used
 from embeddings.core.index import guess, locate, remove
 from embeddings.core.lifetimes import advance, count_in, count_out, renew
-from embeddings.core.positions import Ages, Before, State
+from embeddings.core.positions import Ages, State
 from embeddings.core.slots import mark, mark_if, release, take_slot
 from embeddings.core.store import AHEAD, TAIL
 from embeddings.core.versions import begin_write, end_write
@@ -28,6 +28,9 @@ PUT_AT_ONCE = 1024
 
 UNSEEN = np.int64(-2)
 """Instead of a slot: the sightings of this distinct key must be processed one by one."""
+
+_HALF, _LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
+_ONLY = np.uint32(0)  # the class of every row where uses are not counted
 
 
 class Sightings(NamedTuple):
@@ -43,18 +46,60 @@ class Sightings(NamedTuple):
     latest: npt.NDArray[np.uint32]  # (m,), the latest time of each key's sightings; with a TTL
     tally: npt.NDArray[np.uint32]  # (m,), how many sightings each key has; where uses are counted
     stamps: npt.NDArray[np.uint32]  # (m,), the generation of each key's last sighting; with eviction
-    before: npt.NDArray[np.uint32]  # (len(Before), m), what the rows said before; with eviction
+    before: npt.NDArray[np.uint64]  # (m,), stamp << 32 | last seen as they were; if `unmeet` may be called
+    uses_before: npt.NDArray[np.uint32]  # (m,), the uses as they were; the same, where uses are counted
     slots: Slots  # (n,), slots by number; the first m belong to the distinct keys
     vectors: Floats  # (n, columns), the first columns of the rows by number
 
 
+class RowLines(NamedTuple):
+    """Columns of a row, one on each cache line that a kernel needs of it: what `ask_for_row` prefetches.
+
+    They are computed once for a batch, since a prefetch takes nearly a nanosecond even if its line is on the
+    way already. A row does not begin at a line boundary, so the last column of a part has its own prefetch.
+    """
+
+    second: int  # beside the first column, which is always asked for
+    inner: int  # the last column of the part that begins at column 0
+    stop: int  # where the steps through this part end
+    tail: int  # the first column of the part at the end; 0: there is one part alone
+    stamp: int  # the stamp, if it is far from the end; otherwise 0
+    last: int  # the last column
+
+
 @njit(cache=True, nogil=True, forceinline=True)
-def ask_for_row(bits, slot, width):
-    """Prefetch every line of the first `width` columns of a row, and its tail with the key."""
-    for column in range(0, width, WIDE):
-        prefetch(bits, slot, column)
-    if width > 0:
-        prefetch(bits, slot, width - 1)  # a row does not start at a line boundary
+def lines_of(bits, width, rules):
+    """The lines of a row's first `width` columns, stamp and uses, last seen, count and key."""
+    last = bits.shape[1] - 1
+    tail, stamp = bits.shape[1] - TAIL, 0
+    if rules.classes > 0:
+        if last - rules.age_column <= WIDE:  # the lines of these two columns are all that lie between them
+            tail = rules.age_column
+        else:
+            stamp = rules.age_column
+    if tail - width < WIDE:  # no line lies between the two parts
+        return RowLines(min(WIDE, last), last, last, 0, stamp, last)
+    inner = max(width - 1, 0)
+    return RowLines(min(WIDE, inner), inner, inner + WIDE, tail, stamp, last)
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def ask_for_row(bits, slot, lines):
+    """Prefetch lines of a row."""
+    prefetch(bits, slot, 0)
+    prefetch(bits, slot, lines.second)
+    prefetch(bits, slot, lines.last)
+    for column in range(2 * WIDE, lines.stop, WIDE):
+        prefetch(bits, slot, min(column, lines.inner))
+    if lines.tail > 0:
+        prefetch(bits, slot, lines.tail)
+    if lines.stamp > 0:
+        prefetch(bits, slot, lines.stamp)
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def ask_for_end(bits, slot):
+    """Prefetch the lines of last seen and of the key."""
     prefetch(bits, slot, bits.shape[1] - TAIL)
     prefetch(bits, slot, bits.shape[1] - 1)
 
@@ -68,7 +113,8 @@ def meet(store, rules, sightings, first_time, last_time, sure):
 
     Args:
         rules: the table's `Rules`.
-        sightings: the batch; fills `before`, `slots` (UNSEEN for a key without such a row) and `vectors`.
+        sightings: the batch; fills what rows said before, `slots` (UNSEEN for a key without such a row), and
+            `vectors`.
         first_time, last_time: the times of the batch's first sighting and of its latest.
         sure: whether the batch is certainly not rolled back by `unmeet`.
 
@@ -82,11 +128,12 @@ def meet(store, rules, sightings, first_time, last_time, sure):
     listed = borrow(store.listed)
     touched = borrow(store.touched)
     ages = borrow(store.ages)
+    cells = borrow(store.held).reshape(store.held.size)
     alive = borrow(store.alive)
     state = borrow(store.state)
     keys, slots, vectors = borrow(sightings.distinct), borrow(sightings.slots), borrow(sightings.vectors)
     latest, stamps, tally = borrow(sightings.latest), borrow(sightings.stamps), borrow(sightings.tally)
-    before = borrow(sightings.before)
+    before, uses_before = borrow(sightings.before), borrow(sightings.uses_before)
     m = keys.shape[0]
     seen_column = np.uint64(bits.shape[1] - TAIL)
     age_column, one = np.uint64(rules.age_column), np.uint64(1)
@@ -98,14 +145,13 @@ def meet(store, rules, sightings, first_time, last_time, sure):
         advance(alive, ages, np.int64(first_time), rules)
     unseen = 0
     touched_count = state[State.TOUCHED]
-    bounds = limit_of(ages)
+    bounds, clock = limit_of(ages), counting(store.held, ages)
+    lines = lines_of(bits, width, rules)
     guess(buckets, state, keys, slots)
     for i in range(m):
         soon = max(slots[min(i + AHEAD, m - 1)], 0)
-        ask_for_row(bits, soon, width)
+        ask_for_row(bits, soon, lines)
         prefetch_element(listed, soon >> 3)
-        if evicts:
-            prefetch(bits, soon, rules.age_column)
         slot = slots[i]
         if slot >= 0 and slot_key[np.uint64(slot)] != keys[i]:
             slot = locate(buckets, slot_key, state, keys[i])
@@ -121,29 +167,32 @@ def meet(store, rules, sightings, first_time, last_time, sure):
                 if counts_alive:
                     renew(alive, ages, seen, max(time, seen), rules)
                 if evicts:
-                    stamp = bits[at, age_column]
-                    before[Before.STAMP, i] = stamp
+                    stamp, now = bits[at, age_column], stamps[i]
+                    bits[at, age_column] = now
+                    written |= stamp != now
                     if not sure:
-                        before[Before.SEEN, i] = seen
-                    bits[at, age_column] = stamps[i]
-                    written |= stamp != stamps[i]
+                        before[i] = np.uint64(stamp) << _HALF | np.uint64(seen)
                     if rules.classes > 1:
                         uses = bits[at, age_column + one]
-                        before[Before.USES, i] = uses
-                        bits[at, age_column + one] = used(uses, tally[i])
+                        uses_now = used(uses, tally[i])
+                        bits[at, age_column + one] = uses_now
                         written = True
+                        if not sure:
+                            uses_before[i] = uses
+                        rank, rank_now = rank_of(uses, rules), rank_of(uses_now, rules)
+                        count_again(cells, clock, stamp, rank, now, rank_now)
+                    else:
+                        count_again(cells, clock, stamp, _ONLY, now, _ONLY)
                 touched_count = mark_if(listed, touched, touched_count, at, written)
         if slot >= 0:
             copy(rows, np.uint64(slot), 0, vectors, i, 0, width)
         else:
             slot = UNSEEN
             unseen += 1
-            if evicts:
-                before[Before.STAMP, i] = 0
         slots[i] = slot
     state[State.TOUCHED] = touched_count
-    if evicts:
-        count_again(store.held, ages, before, tally, stamps)
+    if evicts and ttl_s > 0:
+        settle(cells, ages)
     if counts_alive and unseen == 0:  # otherwise `take_in` advances the clock sighting by sighting
         advance(alive, ages, np.int64(last_time), rules)
     return unseen
@@ -161,10 +210,10 @@ def unmeet(store, rules, sightings):
     for i in range(sightings.distinct.shape[0]):
         slot = slots[i]
         if slot >= 0:
-            bits[slot, rules.age_column] = before[Before.STAMP, i]
-            bits[slot, seen_column] = before[Before.SEEN, i]
+            bits[slot, rules.age_column] = np.uint32(before[i] >> _HALF)
+            bits[slot, seen_column] = np.uint32(before[i] & _LOW)
             if rules.classes > 1:
-                bits[slot, rules.age_column + 1] = before[Before.USES, i]
+                bits[slot, rules.age_column + 1] = sightings.uses_before[i]
 
 
 @njit(cache=True, nogil=True)
@@ -179,7 +228,7 @@ def find(store, rules, keys, times, slots):
     n = keys.shape[0]
     guess(buckets, state, keys, slots)
     for i in range(n):
-        ask_for_row(bits, max(slots[min(i + AHEAD, n - 1)], 0), 0)
+        ask_for_end(bits, max(slots[min(i + AHEAD, n - 1)], 0))
         slot = slots[i]
         if slot >= 0 and slot_key[slot] != keys[i]:
             slot = locate(buckets, slot_key, state, keys[i])
@@ -210,11 +259,12 @@ def put(store, rules, keys, rows, slots):
     seen_column = bits.shape[1] - TAIL
     counts_alive = rules.ttl_s > 0 and rules.classes == 0
     usable = state[State.FREE_TAIL]
+    lines = lines_of(bits, rows.shape[1], rules)
     for first in range(0, keys.shape[0], PUT_AT_ONCE):
         last = min(first + PUT_AT_ONCE, keys.shape[0])
         guess(buckets, state, keys[first:last], slots[first:last])
         for i in range(first, last):
-            ask_for_row(bits, max(slots[min(i + AHEAD, last - 1)], 0), rows.shape[1])
+            ask_for_row(bits, max(slots[min(i + AHEAD, last - 1)], 0), lines)
             slot = slots[i]
             # an earlier row of this call may have inserted the key
             if slot < 0 or slot_key[slot] != keys[i]:
@@ -258,7 +308,7 @@ def delete(store, rules, keys, removed, counted):
         last = min(first + PUT_AT_ONCE, keys.shape[0])
         guess(buckets, state, keys[first:last], slots[first:last])
         for i in range(first, last):
-            ask_for_row(bits, max(slots[min(i + AHEAD, last - 1)], 0), 0)
+            ask_for_end(bits, max(slots[min(i + AHEAD, last - 1)], 0))
             slot = slots[i]
             # an earlier key of this call may have been the same
             if slot >= 0 and (slot_key[slot] != keys[i] or in_use[slot] == 0):

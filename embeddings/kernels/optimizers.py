@@ -63,7 +63,7 @@ def constants_of(spec: TableSpec) -> npt.NDArray[np.float64]:
 def _ask(rows, listed, slots, i, columns):
     """Prefetch the first columns of a later row of the batch, and its bit for `mark`."""
     slot = max(slots[min(i + AHEAD, slots.shape[0] - 1)], 0)
-    for column in range(0, columns, WIDE):
+    for column in range(0, columns - 1, WIDE):
         prefetch(rows, slot, column)
     prefetch(rows, slot, columns - 1)
     prefetch_element(listed, slot >> 3)

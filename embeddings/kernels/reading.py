@@ -13,7 +13,7 @@ from embeddings.core.store import AHEAD, Store
 from embeddings.core.versions import begin_read, is_whole
 from embeddings.errors import TableError
 from embeddings.kernels.expiry import exists
-from embeddings.kernels.lookup import ask_for_row
+from embeddings.kernels.lookup import ask_for_row, lines_of
 from embeddings.spec import Rules, TableSpec
 from embeddings.types import Floats, Keys
 from ground.kernels.intrinsics import borrow, fence
@@ -73,9 +73,10 @@ def read(store, rules, keys, slots, now, out):
     keys, slots, out = borrow(keys), borrow(slots), borrow(out)
     n = keys.shape[0]
     busy = 0
+    lines = lines_of(bits, out.shape[1], rules)
     guess(buckets, state, keys, slots)
     for i in range(n):
-        ask_for_row(bits, max(slots[min(i + AHEAD, n - 1)], 0), out.shape[1])
+        ask_for_row(bits, max(slots[min(i + AHEAD, n - 1)], 0), lines)
         key = keys[i]
         slot = slots[i]
         result = BUSY

@@ -5,7 +5,7 @@ import numpy.typing as npt
 
 from embeddings.core.eviction import limit_is_far, pass_batch
 from embeddings.core.lifetimes import SWEPT_PER_ROW
-from embeddings.core.positions import AGES_SIZE, Ages, Before, State
+from embeddings.core.positions import AGES_SIZE, Ages, State
 from embeddings.core.store import Store
 from embeddings.kernels import arrivals, batches, lookup
 from embeddings.kernels.lookup import Sightings
@@ -38,6 +38,11 @@ def sight(
         latest[:] = times.min()
         if last_time != latest[0]:
             batches.newest(inverse, times, latest)
+    if evicts:
+        one_by_one = _may_expire_within(spec, store, times)
+    else:  # `lifetimes.py` has cells for two TTLs, no more
+        one_by_one = spec.ttl_s > 0 and last_time - max(first_time, int(store.ages[Ages.NEWEST])) > spec.ttl_s
+    sure = one_by_one or not evicts or limit_is_far(store.ages, spec.rows_max, n, m)
     sightings = Sightings(
         keys=keys,
         times=times,
@@ -46,16 +51,11 @@ def sight(
         latest=latest,
         tally=np.zeros(m if spec.evict == "least_frequent" else 0, dtype=np.uint32),
         stamps=np.empty(m if evicts else 0, dtype=np.uint32),
-        before=np.empty((len(Before), m if evicts else 0), dtype=np.uint32),
+        before=np.empty(0 if sure else m, dtype=np.uint64),
+        uses_before=np.empty(m if not sure and spec.evict == "least_frequent" else 0, dtype=np.uint32),
         slots=np.empty(n, dtype=np.int64),
         vectors=np.empty((n, columns), dtype=np.float32),
     )
-
-    if evicts:
-        one_by_one = _may_expire_within(spec, store, times)
-    else:  # `lifetimes.py` has cells for two TTLs, no more
-        one_by_one = spec.ttl_s > 0 and last_time - max(first_time, int(store.ages[Ages.NEWEST])) > spec.ttl_s
-    sure = one_by_one or not evicts or limit_is_far(store.ages, spec.rows_max, n, m)
     clock = store.book[len(store.filter_lines) :]
     clock_before = clock[:0] if sure else clock.copy()
     if evicts and not one_by_one:

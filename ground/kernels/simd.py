@@ -196,5 +196,8 @@ sum_of: Any = _sum
 @njit(cache=True, nogil=True, forceinline=True)
 def copy(source, row, first, target, i, start, width):
     """Copy `width` columns of source[row] from column `first` on into target[i] from column `start` on."""
+    if width == WIDE:  # the usual width, without the bookkeeping of a loop
+        put(target, i, start, start + WIDE, load(source, row, first, first + WIDE))
+        return
     for j in range(0, width, WIDE):
         put(target, i, start + j, start + width, load(source, row, first + j, first + width))

@@ -223,3 +223,21 @@ def test_serving_copy_has_no_columns_of_eviction():
 def test_budget_too_small_for_eviction_is_refused():
     with pytest.raises(TableSpecError, match="rows_max"):
         TableSpec(evict="least_recent", rows_max=10)
+
+
+@pytest.mark.parametrize("evict", POLICIES)
+def test_rows_that_left_the_counts_with_their_generation_are_counted_once_when_seen_again(evict):
+    ids, others = np.arange(1, 51), np.arange(100, 130)
+
+    def run(step: int):
+        table = make(evict, ttl_s=100)
+        table.touch(table.upsert(ids, 0), 150)  # seen later: they outlive their generation
+        table.upsert(others, 130)
+        assert len(table.items(130)[0]) == 80
+        assert table.arrays.ages[Ages.HELD] == table.arrays.held.sum() == 30
+        for start in range(0, len(ids), step):
+            table.upsert(ids[start : start + step], 140)
+        assert table.arrays.ages[Ages.HELD] == table.arrays.held.sum() == 80
+        return table.filter.state()
+
+    assert run(50) == run(1)

@@ -11,7 +11,6 @@ from embeddings.core import positions
 ENUMS = {
     "state": positions.State,
     "ages": positions.Ages,
-    "before": positions.Before,
     "path": positions.Path,
 }
 ROOT = Path(embeddings.__file__).parent
@@ -39,8 +38,6 @@ def test_shared_array_is_indexed_by_name(path):
         parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
         if array == "path":
             parts = parts[1:]
-        elif array == "before":
-            parts = parts[:1]
         for part in parts:
             if not (
                 isinstance(part, ast.Attribute)
