@@ -181,12 +181,13 @@ class Obedience:
             self._hold(offset, True)
             return
         snapshot = self._choose(order)
-        if snapshot is None:
+        ends = self._log.ends(EXAMPLES)
+        if snapshot is None or any(p >= len(ends) or end > ends[p][1] for p, end in order.skip_to.items()):
             wanted = order.snapshot or f"from before {order.before_ms} (Unix ms)"
-            _log.error(
-                "order %d cannot be obeyed: there is no snapshot %s in %s; the model stays as it is",
-                offset, wanted, self._snapshots.folder,
-            )  # fmt: skip
+            why = f"there is no snapshot {wanted} in {self._snapshots.folder}"
+            if snapshot is not None:  # a state that is there would not be this log's
+                why = f"it skips to offsets that topic {EXAMPLES!r} does not have: {order.skip_to}"
+            _log.error("order %d cannot be obeyed: %s; the model stays as it is", offset, why)
             self._hold(offset, meta.held or order.hold)
             return
         end = self._log.ends(UPDATES)[0][1]

@@ -10,7 +10,7 @@ import msgspec
 
 from ground import UNDECODABLE
 from stream.limits import MODELS_MAX
-from stream.log.base import Log, Outgoing
+from stream.log.base import PARTITIONS_MAX, SEQ_MAX, Log, Outgoing
 
 MODELS = "models"
 """The topic. It is made only if the config has something to order."""
@@ -21,15 +21,22 @@ TEXT_MAX = 500
 _log = logging.getLogger("freshet.orders")
 
 Text = Annotated[str, msgspec.Meta(max_length=TEXT_MAX)]
+Share = Annotated[float, msgspec.Meta(ge=0.0, le=1e9)]  # excludes NaN
+Partition = Annotated[int, msgspec.Meta(ge=0, le=PARTITIONS_MAX - 1)]
+Offset = Annotated[int, msgspec.Meta(ge=0, le=SEQ_MAX)]
 
 
 class Traffic(msgspec.Struct, frozen=True, tag="traffic", omit_defaults=True):
     """Which share of the entities each model answers from here on; models that are not named answer none."""
 
-    shares: Annotated[dict[str, float], msgspec.Meta(min_length=1, max_length=MODELS_MAX)]
+    shares: Annotated[dict[str, Share], msgspec.Meta(min_length=1, max_length=MODELS_MAX)]
     time: float  # Unix seconds, for people
     why: Text = ""
     v: int = ORDER_VERSION
+
+    def __post_init__(self) -> None:
+        if not any(self.shares.values()):
+            raise ValueError("all shares are 0: no model would answer anybody")
 
 
 class Rollback(msgspec.Struct, frozen=True, tag="rollback", omit_defaults=True):
@@ -39,7 +46,7 @@ class Rollback(msgspec.Struct, frozen=True, tag="rollback", omit_defaults=True):
     snapshot: str  # its name; "": the newest whose examples all came into the log before `before_ms`
     time: float  # Unix seconds, for people
     before_ms: int = 0
-    skip_to: dict[int, int] = {}  # partition of `examples` -> offset from which to go on; {}: learn all again
+    skip_to: dict[Partition, Offset] = {}  # from where to go on in `examples`; {}: learn all again
     hold: bool = False  # pass examples over, and learn nothing, until `Resume`
     why: Text = ""
     v: int = ORDER_VERSION

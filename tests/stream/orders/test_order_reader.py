@@ -1,5 +1,7 @@
 """Whoever may write to topic `models` may write anything; its readers skip what is no order."""
 
+import math
+
 import msgspec
 import pytest
 
@@ -17,9 +19,17 @@ ORDER = msgspec.msgpack.encode(Traffic({"ann": 1.0}, 1e9))
         b"no order",
         ORDER.replace(b"ann", b"a\xff\xfe"),
         b"\x81" + msgspec.msgpack.encode("why") + b"\x91" * 100_000 + b"\xc0",
-        msgspec.msgpack.encode(Traffic({}, 1e9)),
+        *(
+            msgspec.msgpack.encode({"type": "traffic", "shares": shares, "time": 1e9})
+            for shares in ({}, {"ann": 0.0}, {"ann": math.nan}, {"ann": -1.0}, {"ann": math.inf})
+        ),
+        *(
+            msgspec.msgpack.encode(
+                {"type": "rollback", "model": "m", "snapshot": "", "time": 0.0, "skip_to": to}
+            )
+            for to in ({-1: 0}, {0: -1}, {0: 1 << 63}, {1 << 40: 0})
+        ),
     ],
-    ids=["empty", "text", "no UTF-8", "nested deeply", "no shares"],
 )
 def test_what_is_no_order_is_skipped(value: bytes, caplog: pytest.LogCaptureFixture) -> None:
     log = MemoryLog()
