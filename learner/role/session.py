@@ -344,11 +344,18 @@ class Session:
             self.learner.position = UpdatePosition(offset + 1, self.term, meta.epoch, meta.seq, self.term)
 
     def snap(self) -> bool:
-        """Copy the state into the shared folder, in a thread; False: it is at an earlier copy."""
+        """Copy the state into the shared folder, in a thread.
+
+        Returns:
+            Whether it began: not while an earlier copy is made, nor if another learner leads.
+        """
         if self.snapping is not None:
             self.snapping.check()
             if self.snapping.alive:
                 return False
+        self._member.look()  # one that was paused meanwhile would add what was forgotten since
+        if not self._member.leads(self.term):
+            return False
         purges = self._state.purges
         purged, self._purges = purges > self._purges, purges
         # snapshots from before a purge may hold forgotten ids

@@ -652,6 +652,25 @@ def test_first_snapshot_of_a_leader_replaces_those_of_before_it_was_started(log:
     again.close()
 
 
+def test_leader_that_wakes_deposed_makes_no_snapshot(log: Log, tmp_path: Path) -> None:
+    """It may know nothing of a purge, after which no snapshot of before is to stay."""
+    a, b = One(log, tmp_path, "a"), One(log, tmp_path, "b")
+    a.lead()
+    append(log, 0, 30)
+    a.learn()
+    b.learn()
+    assert a.session.snapping is not None
+    a.session.snapping.join()
+    gone(a, b)
+    b.lead()
+    for there in a.group.snapshots.there():
+        a.group.disk.remove(there)
+    assert a.session.leading and not a.session.snap()
+    a.close()
+    b.close()
+    assert not a.group.snapshots.there()
+
+
 def test_late_snapshot_of_a_deposed_leader_is_gone_with_the_next_one(log: Log, tmp_path: Path) -> None:
     """It may be of before a purge; where many are kept it would stay for long."""
     one = One(log, tmp_path, "a", disk=MemoryDisk())
