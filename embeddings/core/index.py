@@ -72,20 +72,21 @@ def ask(buckets, state, key):
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def _slot_with_tag(buckets, base, size, tag):
-    """The slot of an entry with this tag in one of its two buckets, or -1. Without branches."""
-    bucket, other = np.uint64(first_bucket(tag, base, size)), np.uint64(second_bucket(tag, base, size))
-    lanes, others = lanes_with(buckets, bucket, tag), lanes_with(buckets, other, tag)
-    bucket, lanes = bucket if lanes != 0 else other, lanes if lanes != 0 else others
-    lane = np.uint64(lowest_bit(lanes | np.int64(1 << (LANES - 1))))
-    return np.int64(buckets[bucket, lane] & _SLOT) - 1 if lanes != 0 else np.int64(-1)
+def _slot_with_tag(buckets, bucket, tag):
+    """The slot of an entry with this tag in a bucket, or -1. Without branches."""
+    lanes = lanes_with(buckets, bucket, tag)
+    slot = np.int64(buckets[bucket, lowest_bit(lanes | np.int64(1 << (LANES - 1)))] & _SLOT) - 1
+    return slot if lanes != 0 else np.int64(-1)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
 def guess_one(buckets, state, tag):
     """The slot of one key by its tag alone, as in `guess`."""
     base = state[State.BASE]
-    return _slot_with_tag(buckets, base, base + state[State.SPLIT], tag)
+    size = base + state[State.SPLIT]
+    first = _slot_with_tag(buckets, first_bucket(tag, base, size), tag)
+    second = _slot_with_tag(buckets, second_bucket(tag, base, size), tag)
+    return max(first, second)
 
 
 @njit(cache=True, nogil=True)
@@ -107,7 +108,10 @@ def guess(buckets, state, keys, slots):
             prefetch(buckets, second_bucket(tag, base, size), 0)
         i = step - AHEAD
         if i >= 0:
-            slots[i] = _slot_with_tag(buckets, base, size, np.uint64(slots[i]))
+            tag = np.uint64(slots[i])
+            first = _slot_with_tag(buckets, first_bucket(tag, base, size), tag)
+            second = _slot_with_tag(buckets, second_bucket(tag, base, size), tag)
+            slots[i] = max(first, second)
 
 
 @njit(cache=True, nogil=True)
