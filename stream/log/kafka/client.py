@@ -79,6 +79,10 @@ class AuthorizationError(LogError):
     """The cluster's access rules do not allow it."""
 
 
+class MessageTooLargeError(LogError):
+    """The cluster takes no messages as large as these."""
+
+
 class KafkaClient:
     """The connection to the cluster: settings of the library's clients, the admin client, and error handling.
 
@@ -198,7 +202,8 @@ class KafkaClient:
                 f"{self}: {what}: not allowed: {text(error)}; {who(self.settings)}"
             ) from None
         if error.code() not in _PASSING:
-            raise LogError(f"{self}: {what}: {text(error)}") from None
+            kind = MessageTooLargeError if error.code() == KafkaError.MSG_SIZE_TOO_LARGE else LogError
+            raise kind(f"{self}: {what}: {text(error)}") from None
 
     def away(self, what: str, error: KafkaError | None) -> LogAwayError:
         """The error to raise when a transient error has not passed in time."""

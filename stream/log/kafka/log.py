@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from ground.retry import Backoff, Pauses
 from stream.errors import LogError
 from stream.log.base import (
     READ_BYTES_MAX,
@@ -27,7 +28,7 @@ from stream.log.base import (
     check_partition,
     checked_partition,
 )
-from stream.log.kafka.client import AuthorizationError, KafkaClient, result
+from stream.log.kafka.client import AuthorizationError, KafkaClient, MessageTooLargeError, result
 from stream.log.kafka.groups import Groups
 from stream.log.kafka.reader import Ends, TopicReader
 from stream.log.kafka.rights import allowed_operations
@@ -36,6 +37,7 @@ from stream.log.kafka.writer import KafkaWriter
 from stream.log.settings import LOG_DEFAULTS, LogSettings
 
 PORT = 9092
+LOWERED_S = 0.1  # until a broker tells a new limit that it keeps to already
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,180}")
 _log = logging.getLogger("freshet.kafka")
 
@@ -110,10 +112,28 @@ class KafkaLog(Log):
         self._check_open()
         if not records:
             return []
+        name = self._topics.name(topic)
+        refused = Backoff(Pauses(LOWERED_S, LOWERED_S, give_up_s=self.settings.kafka.away_after_s))
+        while True:
+            placed = self._placed(topic, records)
+            try:
+                return self._writer.append(name, placed, records, self._topics.message_bytes_max(topic))
+            except MessageTooLargeError:
+                # the limit was lowered since we looked it up; what was taken before is told by its number
+                self._topics.forget_limit(topic)
+                if not refused.sleep():
+                    raise
+
+    def _placed(self, topic: str, records: Sequence[Outgoing]) -> list[int]:
+        """The partition of each record.
+
+        Raises:
+            LogError: the topic does not take one of them; with what to do.
+        """
         partitions = self._topics.partitions(topic)
         bytes_max = self._topics.record_bytes_max(topic)
         try:
-            placed = [
+            return [
                 checked_partition(self._client, topic, record, partitions, bytes_max) for record in records
             ]
         except LogError as error:
@@ -124,8 +144,6 @@ class KafkaLog(Log):
             if advice:
                 raise LogError(f"{error}: the topic takes no more. {advice}") from None
             raise
-        name = self._topics.name(topic)
-        return self._writer.append(name, placed, records, self._topics.message_bytes_max(topic))
 
     def read_any(
         self,

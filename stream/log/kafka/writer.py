@@ -25,6 +25,13 @@ QUEUE_RECORDS_MAX = 1_000_000
 MESSAGE_BYTES_MAX = 1_000_000_000  # the topic's own limit is checked before
 POLL_S = 0.1
 TAKE_BACK_S = 1.0
+CAUSE_TRIES = 10
+_CONSEQUENCES = frozenset(
+    {
+        KafkaError._FATAL, KafkaError._GAPLESS_GUARANTEE, KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT,
+    }
+)  # fmt: skip
+"""Errors of a producer, and of records that it did not send, since a record failed: they do not say why."""
 
 
 class KafkaWriter:
@@ -125,7 +132,8 @@ class _Append:
                 except BufferError:  # the library's queue is full
                     self._serve(producer.poll)
                 except KafkaException as error:
-                    self._problem = error.args[0]
+                    self._problem = self._problem or error.args[0]
+                    self._hear_why(producer.poll)
                     self._check()
         while self._done < self._count:
             self._serve(producer.flush)
@@ -138,8 +146,9 @@ class _Append:
     def _delivered(self, error: KafkaError | None, message: Message) -> None:
         # those of a partition come in its order
         if error is not None:
-            # later ones fail because of the first one
-            self._problem = self._problem or error
+            # others fail because of the first one, and those that were not sent yet may be told before it
+            if self._problem is None or self._problem.code() in _CONSEQUENCES:
+                self._problem = error
             return
         partition, offset = message.partition(), message.offset()
         assert partition is not None and offset is not None
@@ -156,10 +165,17 @@ class _Append:
             failed = error if isinstance(error, KafkaException) else error.__cause__
             if not isinstance(failed, KafkaException):
                 raise
-            with contextlib.suppress(KafkaException, SystemError):
-                wait(POLL_S)  # why: the records' own errors come behind it
             self._problem = self._problem or failed.args[0]
+        self._hear_why(wait)
         self._check()
+
+    def _hear_why(self, wait: Callable[[float], int]) -> None:
+        """If all we know is what follows from an error, wait for the error itself, which comes behind it."""
+        for _ in range(CAUSE_TRIES):
+            if self._problem is None or self._problem.code() not in _CONSEQUENCES:
+                return
+            with contextlib.suppress(KafkaException, SystemError):
+                wait(POLL_S)
 
     def _check(self) -> None:
         if self._client.closed:

@@ -430,6 +430,34 @@ def test_batches_are_cut_to_a_small_limit_and_a_raised_one_is_seen(
     assert [r.seq for r in read_all(log, "t")] == [*range(500), -1]
 
 
+def test_limit_lowered_while_the_topic_is_used_is_kept_to_at_once(
+    kafka_prefix: str, log: KafkaLog, admin: AdminClient
+) -> None:
+    log.create_topic("t", 1)
+    records = [Outgoing(b"", b"%05d" % i * 200, None, "p", i) for i in range(500)]
+    log.append("t", [Outgoing(b"", b"x" * 50_000)])
+    alter(admin, f"{kafka_prefix}.t", "max.message.bytes", "20000")
+
+    def refused() -> str:  # the broker applies the setting a moment after it has confirmed it
+        try:
+            log.append("t", [Outgoing(b"", b"x" * 50_000)])
+        except LogError as error:
+            return str(error)
+        return ""
+
+    wait_until(refused)
+    assert "kafka-configs.sh" in refused() and "max.message.bytes=" in refused()
+    log.append("t", records)
+    assert [r.seq for r in read_all(log, "t") if r.seq >= 0] == list(range(500))
+    alter(admin, f"{kafka_prefix}.t", "max.message.bytes", "10000")
+
+    def sent() -> bool:
+        log.append("t", records)
+        return log.record_bytes_max("t") < 10_000
+
+    wait_until(sent)
+
+
 def alter(admin: AdminClient, name: str, setting: str, value: str) -> None:
     from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 
