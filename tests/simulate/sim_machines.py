@@ -32,6 +32,7 @@ from stream.state.testing import MemoryDisk
 AWAY_S_MAX = 8.0  # how long a call waits for a log that is away,
 AWAY_SHARE = 0.1  # or up to this share of what is left: hours of retries would find what minutes do;
 AWAY_S_LONGEST = 60.0  # far below what healing may take, for trouble may end before the outage does
+ASKS_AGAIN_S = 7.0  # more than the longest pause after no answer, on a slow clock
 MERGE_S_MAX = 2.0
 GAP_MAX = 3  # offsets that an aborted transaction and its marker take
 
@@ -87,7 +88,7 @@ class Machine:
         self.defect: Place | None = None  # where one is to come up
         self.failed_s: float | None = None  # when a thread met one, in the present life
         self.failed_in_main = False  # it was the main thread
-        self.answered = True  # what its main thread has asked the log, in the present life
+        self.unanswered_until_s = 0.0  # when its main thread has asked the log again, in the present life
         self.keep: Callable[[str, int, int], None] = lambda topic, partition, before: None
         self.disk = disk.connect(self._trouble)
         process.on_death = self.disk.crash
@@ -155,11 +156,14 @@ class Machine:
             raise LogAwayError("the log does not answer")
         world = self.process.world
         left_s = self.away_until_s - world.now_s
-        if getcurrent() is self.process.threads[0]:
-            self.answered = left_s <= 0.0
+        main = getcurrent() is self.process.threads[0]
+        if main:
+            self.unanswered_until_s = 0.0
         if left_s > 0.0:
             longest_s = min(max(AWAY_S_MAX, AWAY_SHARE * left_s), AWAY_S_LONGEST)
             wait_s = world.random.random() * longest_s
+            if main:
+                self.unanswered_until_s = world.now_s + min(wait_s, left_s) + ASKS_AGAIN_S
             NetworkClock(self.process).sleep(min(wait_s, left_s))
             if wait_s < left_s:
                 raise LogAwayError("the log does not answer")

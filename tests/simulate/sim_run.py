@@ -191,7 +191,8 @@ class Run:
         self._starting.discard(process.name)
         self.troubles.note("start", process)
         machine = self.machines[process.name]
-        machine.failed_s, machine.answered, machine.met_early = None, True, bool(machine.early)
+        machine.failed_s, machine.unanswered_until_s = None, 0.0
+        machine.met_early = bool(machine.early)
         process.start()
 
     def _check_end(self, process: Process) -> None:
@@ -237,7 +238,7 @@ class Run:
             machine = self.machines[process.name]
             if machine.failed_s is not None:
                 return f"{process.name} works on, although a thread of it has ended by a defect"
-            if not machine.answered:
+            if self.world.now_s < machine.unanswered_until_s:
                 return f"{process.name} waits for an answer of the log"  # perhaps from before trouble ended
         for kept in self.replicas.values():
             if not kept or kept[0].unready():
