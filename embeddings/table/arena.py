@@ -29,11 +29,12 @@ class Arena:
         self.spec = spec
         self._store = store
         self._rules = rules_of(spec)
+        self._extra_column, self._seen_column = spec.extra_column, spec.seen_column
 
     @property
     def width(self) -> int:
         """Number of columns of a row."""
-        return self.spec.width
+        return self._seen_column + 2
 
     @property
     def serving_slices(self) -> tuple[slice, ...]:
@@ -55,19 +56,19 @@ class Arena:
 
     def extras(self, slots: Slots) -> Floats:
         """The caller's columns at slots, (n, extra); zeros for -1."""
-        return self._gather(slots, self.spec.extra_column, self.spec.extra)
+        return self._gather(slots, self._extra_column, self.spec.extra)
 
     def counts(self, slots: Slots) -> npt.NDArray[np.uint32]:
         """The counts at slots, (n,); 0 for -1."""
-        return self._gather(slots, self.spec.seen_column + 1, 1).view(np.uint32)[:, 0]
+        return self._gather(slots, self._seen_column + 1, 1).view(np.uint32)[:, 0]
 
     def last_seen(self, slots: Slots) -> npt.NDArray[np.uint32]:
         """When the rows at slots were last seen, (n,) Unix seconds; 0 for -1."""
-        return self._gather(slots, self.spec.seen_column, 1).view(np.uint32)[:, 0]
+        return self._gather(slots, self._seen_column, 1).view(np.uint32)[:, 0]
 
     def set_extras(self, slots: Slots, values: npt.ArrayLike) -> None:
         """Write the caller's columns, (n, extra); for a repeated slot the last value wins."""
-        self._scatter(slots, self.spec.extra_column, self.spec.extra, values)
+        self._scatter(slots, self._extra_column, self.spec.extra, values)
 
     def set_vectors(self, slots: Slots, values: npt.ArrayLike) -> None:
         """Write the vectors, (n, dim), without optimizer state; for a repeated slot the last value wins."""

@@ -67,8 +67,9 @@ class AdmissionFilter:
         self._store.line_changed[numbers] = 0
         state[State.CHANGED_LINES] = 0
         # The clock has few lines, which nearly always change: compare them instead of listing them.
-        moved = np.flatnonzero((self._clock != self._drained).any(axis=1))
-        self._drained = self._clock.copy()
+        clock, drained = self._clock, self._drained
+        moved = distinct(np.flatnonzero(clock != drained) // clock.shape[1])
+        drained[moved] = clock[moved]
         return np.concatenate([numbers, (self._admits + moved).astype(np.uint32)])
 
     def words_of(self, numbers: Lines) -> Keys:

@@ -38,17 +38,15 @@ class TableLimits:
     def look(self) -> None:
         """Warn of tables that have reached their limit since the last call."""
         for name, table in self._tables:
-            setting = "learner.pairs_rows_max" if name == PAIRS else f"features.{name}.rows_max"
-            raise_it = (
-                f"{setting} = {table.spec.rows_max}: a larger one needs more memory, a ttl_s needs less"
-            )
-            if table.stats.full:
-                self._warn(name, "full", f"the table of {name} is full: new ids are not learned. {raise_it}")
-            if table.stats.evicted:
-                what = "the least used rows make room for new ids"
-                self._warn(name, "evicts", f"the table of {name} has reached its limit: {what}. {raise_it}")
+            stats = table.stats
+            if stats.full:
+                self._warn(name, table, "is full: new ids are not learned")
+            if stats.evicted:
+                self._warn(name, table, "has reached its limit: the least used rows make room for new ids")
 
-    def _warn(self, name: str, kind: str, sentence: str) -> None:
-        if (name, kind) not in self._warned:
-            self._warned.add((name, kind))
-            _log.warning("%s", sentence)
+    def _warn(self, name: str, table: Table, what: str) -> None:
+        if (name, what) not in self._warned:
+            self._warned.add((name, what))
+            setting = "learner.pairs_rows_max" if name == PAIRS else f"features.{name}.rows_max"
+            needs = "a larger one needs more memory, a ttl_s needs less"
+            _log.warning("the table of %s %s. %s = %d: %s", name, what, setting, table.spec.rows_max, needs)
