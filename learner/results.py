@@ -39,4 +39,5 @@ class Gathered(NamedTuple):
     place: npt.NDArray[np.int64]  # (E,), number of each entry's row among the D, -1 without one
     times: npt.NDArray[np.uint32]  # (E,), event time in whole seconds
     slots: list[npt.NDArray[np.int64]]  # the distinct slots of each table
+    counts: npt.NDArray[np.uint32]  # (D,), of the rows as they were found; those of `inputs` are counted on
     inputs: FastInputs

@@ -158,10 +158,11 @@ def _check(lessons: Lessons, targets: Targets) -> None:
     Raises:
         FeatureError: an event has a label that is neither 0 nor 1.
     """
-    is_value = np.array([target.kind == "value" for target in targets.values()])[lessons.target]
     for labels in (lessons.y, lessons.before):
-        wrong = ~(is_value | np.isnan(labels)) & (labels != 0.0) & (labels != 1.0)
-        if wrong.any():
+        wrong = (labels != 0.0) & (labels != 1.0) & ~np.isnan(labels)
+        if np.count_nonzero(wrong):
+            wrong &= ~np.array([target.kind == "value" for target in targets.values()])[lessons.target]
+        if np.count_nonzero(wrong):
             row = int(np.flatnonzero(wrong)[0])
             name = targets.names[lessons.target[row]]
             raise FeatureError(f"target {name} is an event, whose labels are 0 or 1, not {labels[row]:g}")

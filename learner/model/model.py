@@ -299,6 +299,7 @@ class Model:
             weights.append(block)
             counts.append(table.counts(distinct))
             base += n
+        held = np.concatenate(counts)
         inputs = FastInputs(
             requests=batch.requests,
             start=rows.start,
@@ -306,9 +307,9 @@ class Model:
             x=rows.x,
             place=index,
             weights=np.concatenate(weights),
-            counts=np.concatenate(counts),
+            counts=held.copy(),
         )
-        return Gathered(order, bounds, index, times, found, inputs)
+        return Gathered(order, bounds, index, times, found, held, inputs)
 
     def put_back(self, gathered: Gathered) -> None:
         """Write the weights that the fast part has changed back into the tables: the inverse of `gather`."""
@@ -320,8 +321,7 @@ class Model:
             if len(slots) == 0:
                 continue
             table.set_extras(slots, gathered.inputs.weights[part, : table.spec.extra])
-            before = table.counts(slots)
-            table.touch(slots, newest[part], gathered.inputs.counts[part] - before)
+            table.touch(slots, newest[part], gathered.inputs.counts[part] - gathered.counts[part])
 
     def marks(self, t: int, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
         """Scratch for `compact`, long enough for these slots of table t."""

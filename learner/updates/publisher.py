@@ -258,7 +258,8 @@ def record_bytes_min(model: Model, partitions: int) -> int:
 
 def _largest(model: Model) -> int:
     """The bytes of the largest thing that cannot be cut: a row and its key, an entity, the dense arrays."""
-    rows = [8 + 4 * spec.serving().width for spec in model.specs.values()]
+    # of a row only what serving needs
+    rows = [8 + 4 * (spec.dim + spec.width - spec.extra_column) for spec in model.specs.values()]
     arrays = {name: array.tobytes() for name, array in model.arrays().items()}
     entities = [ENTITY_BYTES_MAX + SENT_BYTES + len(name.encode()) for name in model.entities.owners]
     return max(arrays_bytes(arrays), *rows, *entities)

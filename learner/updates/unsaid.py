@@ -53,7 +53,7 @@ class Unsaid:
         self._named = {name: np.concatenate(keys) for name, keys in named.items()}
         # a key that is named and has a row as well was made again
         self._followed = {
-            name: np.setdiff1d(keys, np.concatenate(rows[name])) for name, keys in self._named.items()
+            name: np.setdiff1d(keys, np.concatenate(rows[name])) for name, keys in self._named.items() if len(keys)
         }
 
     def save(self, name: str, keeper: TableKeeper, commit: Commit, leads: bool) -> Changes:
@@ -72,13 +72,15 @@ class Unsaid:
         if followed is not None:
             if name in self._noted:
                 _delete(name, self._named.get(name, _NONE), commit)
-            mine = np.setdiff1d(changes.deleted, changes.keys)
-            early = np.setdiff1d(mine, followed)
-            for key in early:
-                commit.put(_prefix(name) + key.tobytes(), b"")
-            if len(early):
-                self._noted.add(name)
+            if len(changes.deleted):
+                self._note(name, np.setdiff1d(np.setdiff1d(changes.deleted, changes.keys), followed), commit)
         return changes
+
+    def _note(self, name: str, keys: Keys, commit: Commit) -> None:
+        for key in keys:
+            commit.put(_prefix(name) + key.tobytes(), b"")
+        if len(keys):
+            self._noted.add(name)
 
     def flushed(self) -> None:
         """The update that was followed has ended."""

@@ -116,13 +116,13 @@ class Run:
             self._play(outcome)
         except (AssertionError, FreshetError) as error:
             outcome.wrong = f"{type(error).__name__}: {error}"
-        self.happened += self.troubles.happened
+        self.happened.update(self.troubles.happened)
         for machine in self.machines.values():
-            self.happened += machine.happened
+            self.happened.update(machine.happened)
             if machine.faults is not None:
-                self.happened += machine.faults
+                self.happened.update(machine.faults)
         for process in self.roles:
-            self.happened += process.ends
+            self.happened.update(process.ends)
         outcome.happened = {name: n for name, n in sorted(self.happened.items()) if n}
         outcome.simulated_s, outcome.turns = self.world.now_s, self.world.turns
         outcome.hash = self._hash(outcome)

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embeddings import Table
+from ground.distinct import distinct as distinct_of
 from ground.keys import hash_string
 from ground.rows import Rows
 from learner.features.encoder import Batch, Encoder
@@ -228,12 +229,12 @@ class Filler:
         now = clock[request].astype(np.uint32)
         learning = np.zeros(0, dtype=np.int64)  # keepers
         if labels is not None:
-            learning = np.unique(keeper[labels.adds & (keeper >= 0)])
+            learning = distinct_of(keeper[labels.adds & (keeper >= 0)])
             table.touch(table.upsert(keys[learning], now[learning]), now[learning])
         distinct, place, held = self._read(kept, keys, now)
         filled = _filled(kept, batch, keeper, place, held, labels)
         if labels is not None:
-            moved = np.unique(place[learning])
+            moved = distinct_of(place[learning])
             moved = moved[moved >= 0]
             table.set_extras(distinct[moved], held[moved])
             if kept.spec.kind == "rate":

@@ -52,6 +52,7 @@ class Books:
         self._archive = run.archive.log(EVENTS, EXAMPLES, UPDATES, DEAD_LETTERS, SNAPSHOTS)
         self._rng = random.Random(run.schedule.seed)
         self._learned = Learned(self._archive, run.config)
+        self._blank = Model(run.config.features, run.config.learn, run.config.targets)
         self._epoch = 0  # of the first update that counts
         self._digest: dict[str, str] = {}  # of the first learner that was looked at
 
@@ -60,7 +61,7 @@ class Books:
         run, config = self._run, self._config
         self._forget_aside()
         forgotten = ForgottenBooks(run)
-        follower = Follower(self._model())
+        follower = Follower(self._blank)  # which an update replaces
         follower.start(run.log)
         while follower.poll(run.log) or (follower.behind and follower.poll(run.log)):
             pass
@@ -95,9 +96,6 @@ class Books:
         books |= forgotten.close()
         self.happened += forgotten.happened
         return books
-
-    def _model(self) -> Model:
-        return Model(self._config.features, self._config.learn, self._config.targets)
 
     # --- learners and followers ---
 
@@ -200,7 +198,7 @@ class Books:
         for answer in self._run.answers:
             asked[answer.scored.version].append(answer)
             between += answer.scored.version not in (answer.before, answer.after)
-        witness = _Witness(self._model(), asked)
+        witness = _Witness(self._blank, asked)
         log = self._run.archive.log(UPDATES)
         log.create_topic(SNAPSHOTS, 1)
         witness.check()

@@ -65,5 +65,5 @@ class ForgottenBooks:
             return 0  # so it nearly always is, and one search costs less than thousands
         holding = {piece for piece in self._all_pieces if text in piece or key in piece}
         found = [name for name, pieces in self._pieces.items() if not pieces.isdisjoint(holding)]
-        self.happened += Counter(f"{name} holds {feature} {value!r}" for name in found)
+        self.happened.update(f"{name} holds {feature} {value!r}" for name in found)
         return len(found)
