@@ -62,6 +62,38 @@ class Rules(NamedTuple):
     seed: int
 
 
+_RANGES: dict[str, tuple[float, float]] = {
+    "dim": (0, 4096),
+    "learning_rate": (0.0, 1e6),
+    "initial_accumulator": (0.0, 1e12),
+    "beta1": (0.0, 0.999_999),
+    "beta2": (0.0, 0.999_999),
+    "ftrl_beta": (0.0, 1e6),
+    "l1": (0.0, 1e6),
+    "l2": (0.0, 1e6),
+    "init_scale": (0.0, 1e6),
+    "seed": (0, (1 << 63) - 1),
+    "extra": (0, 4096),
+    "ttl_s": (0, (1 << 32) - 1),
+    "tick_s": (0, (1 << 31) - 1),
+    "admit_after": (1, ADMIT_LIMIT),
+    "admit_share": (1e-6, 1.0),
+    "admit_age_s": (0, (1 << 32) - 1),
+    "admission_capacity": (8, 1 << 32),
+    "capacity_initial": (1, ROWS_LIMIT),
+    "rows_max": (1, ROWS_LIMIT // 2),
+}
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "optimizer": (*get_args(Optimizer), "none"),
+    "init": get_args(Init),
+    "evict": get_args(Evict),
+}
+
+_AGE_COLUMNS: dict[Evict, int] = {"none": 0, "least_recent": 1, "least_frequent": 2}
+"""Columns that eviction needs: stamp, then uses."""
+
+
 class TableSpec(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The settings of one table.
 
@@ -115,37 +147,15 @@ class TableSpec(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unk
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot work; the message names the setting."""
-        ranges: dict[str, tuple[float, float]] = {
-            "dim": (0, 4096),
-            "learning_rate": (1e-12 if self.optimizer == "ftrl" else 0.0, 1e6),
-            "initial_accumulator": (0.0, 1e12),
-            "beta1": (0.0, 0.999_999),
-            "beta2": (0.0, 0.999_999),
-            "ftrl_beta": (0.0, 1e6),
-            "l1": (0.0, 1e6),
-            "l2": (0.0, 1e6),
-            "init_scale": (0.0, 1e6),
-            "seed": (0, (1 << 63) - 1),
-            "extra": (0, 4096),
-            "ttl_s": (0, (1 << 32) - 1),
-            "tick_s": (0, (1 << 31) - 1),
-            "admit_after": (1, ADMIT_LIMIT),
-            "admit_share": (1e-6, 1.0),
-            "admit_age_s": (0, (1 << 32) - 1),
-            "admission_capacity": (8, 1 << 32),
-            "capacity_initial": (1, ROWS_LIMIT),
-            "rows_max": (EVICT_ROWS_MIN if self.evict != "none" else 1, ROWS_LIMIT // 2),
-        }
-        for name, (low, high) in ranges.items():
+        for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
+            if name == "learning_rate" and self.optimizer == "ftrl":
+                low = 1e-12
+            elif name == "rows_max" and self.evict != "none":
+                low = EVICT_ROWS_MIN
             if not low <= value <= high:
                 raise TableSpecError(f"table {self.name!r}: {name} must be from {low} to {high}, not {value}")
-        choices = {
-            "optimizer": (*get_args(Optimizer), "none"),
-            "init": get_args(Init),
-            "evict": get_args(Evict),
-        }
-        for name, known in choices.items():
+        for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise TableSpecError(
                     f"table {self.name!r}: {name} must be one of {', '.join(known)}, "
@@ -161,22 +171,24 @@ class TableSpec(ShortRepr, msgspec.Struct, frozen=True, kw_only=True, forbid_unk
     @property
     def state_width(self) -> int:
         """Columns of optimizer state."""
-        return {
-            "adagrad": self.dim,
-            "rowwise_adagrad": min(self.dim, 1),
-            "adam": 2 * self.dim + min(self.dim, 1),
-            "ftrl": 2 * self.dim,
-        }.get(self.optimizer, 0)
+        optimizer, dim = self.optimizer, self.dim
+        if optimizer == "adagrad":
+            return dim
+        if optimizer == "rowwise_adagrad":
+            return min(dim, 1)
+        if optimizer == "adam":
+            return 2 * dim + min(dim, 1)
+        return 2 * dim if optimizer == "ftrl" else 0
 
     @property
     def age_column(self) -> int:
-        """The first of the columns that eviction needs: stamp, then uses with `least_frequent`."""
+        """The first of the columns that eviction needs."""
         return self.dim + self.state_width
 
     @property
     def extra_column(self) -> int:
         """The first of the caller's columns."""
-        return self.age_column + {"none": 0, "least_recent": 1, "least_frequent": 2}[self.evict]
+        return self.age_column + _AGE_COLUMNS[self.evict]
 
     @property
     def seen_column(self) -> int:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from embeddings.core.eviction import CLASSES, EVICTED_GENERATIONS, GENERATIONS, LIMIT_WORDS, PARTS
 from embeddings.core.initializers import KINDS
 from embeddings.core.lifetimes import CELLS, shift_of
-from embeddings.core.memory import reserve
+from embeddings.core.memory import reserve, reserve_all
 from embeddings.core.positions import AGES_SIZE, STATE_SIZE, Ages, Path, State
 from embeddings.core.versions import STRIPES
 from embeddings.spec import BATCH_MAX, SLOTS_SPARE, Rules, TableSpec
@@ -69,9 +69,16 @@ def make_store(spec: TableSpec, memory_rows: int | None = None) -> Store:
         memory_rows: rows beyond so many rest on disk; None: all rows are in memory.
     """
     slots = spec.slots_max if memory_rows is None else slots_of(spec, memory_rows)
-    rows = reserve((slots, spec.width + OWN_COLUMNS), np.float32)
     # Twice the size for a full table: insertions can still split when a bucket and its alternatives are full.
     buckets_max = max(2 * _power_of_two(slots / (LANES * LOAD_MAX)), 16)
+    rows, buckets, in_use, listed, touched, free = reserve_all(
+        ((slots, spec.width + OWN_COLUMNS), np.float32),
+        ((buckets_max, LANES), np.uint64),
+        ((slots,), np.uint8),
+        ((slots // 8 + 1,), np.uint8),
+        ((slots + 1,), np.uint32),
+        ((slots,), np.uint32),
+    )
     lines = _power_of_two(spec.admission_capacity / 8) if spec.admit_after > 1 else 1
     classes, ring = CLASSES[spec.evict], GENERATIONS[spec.evict]
     cells = classes * ring
@@ -86,15 +93,15 @@ def make_store(spec: TableSpec, memory_rows: int | None = None) -> Store:
     state[State.SALT] = secrets.randbits(63)
     state[State.BASE] = min(max(_power_of_two(spec.capacity_initial / (LANES * LOAD_MAX)), 8), buckets_max)
     return Store(
-        buckets=reserve((buckets_max, LANES), np.uint64),
+        buckets=buckets,
         rows=rows,
         bits=rows.view(np.uint32),
         slot_key=np.ndarray((slots,), np.uint64, rows, 4 * spec.width, (rows.strides[0],)),
         versions=np.zeros(STRIPES, dtype=np.uint32),
-        in_use=reserve((slots,), np.uint8),
-        listed=reserve((slots // 8 + 1,), np.uint8),
-        touched=reserve((slots + 1,), np.uint32),
-        free=reserve((slots,), np.uint32),
+        in_use=in_use,
+        listed=listed,
+        touched=touched,
+        free=free,
         template=spec.template(),
         book=book,
         filter_lines=book[:lines],

@@ -1,6 +1,7 @@
 """Read and write columns of rows by slot, a batch at a time.
 
-A slot of -1 means "no row": it reads as zeros and is never written.
+A slot of -1 means "no row": it reads as zeros and is never written. Kernels that do little take the arrays of
+a `Store` that they need: passing all of them takes 2 µs.
 """
 
 import numpy as np
@@ -14,6 +15,15 @@ from ground.kernels.intrinsics import borrow, prefetch, prefetch_element
 from ground.kernels.simd import WIDE, copy
 
 _COUNT_MAX = np.int64(0xFFFFFFFF)
+
+
+@njit(cache=True, nogil=True)
+def within(slots, high):
+    """Whether each of the slots (n,) is -1 or from 0 to high - 1."""
+    outside = False
+    for i in range(slots.shape[0]):
+        outside |= (slots[i] >= high) | (slots[i] < -1)
+    return not outside
 
 
 @njit(cache=True, nogil=True)
@@ -34,13 +44,10 @@ def gather(bits, slots, first, out):
 
 
 @njit(cache=True, nogil=True)
-def scatter(store, slots, first, values):
+def scatter(bits, versions, listed, touched, state, slots, first, values):
     """Copy `values` (n, columns), as uint32 bits, into columns first.. of the rows at `slots` (n,)."""
-    bits = borrow(store.bits)
-    versions = borrow(store.versions)
-    listed = borrow(store.listed)
-    touched = borrow(store.touched)
-    state = borrow(store.state)
+    bits, versions, listed = borrow(bits), borrow(versions), borrow(listed)
+    touched, state = borrow(touched), borrow(state)
     n = slots.shape[0]
     width = values.shape[1]
     for i in range(n):
@@ -58,12 +65,9 @@ def scatter(store, slots, first, values):
 
 
 @njit(cache=True, nogil=True)
-def touch(store, rules, slots, times, increments):
+def touch(bits, listed, touched, state, in_use, alive, ages, rules, slots, times, increments):
     """Raise last seen to `times` if that is later; add `increments` to the count, up to 2³²-1."""
-    bits = borrow(store.bits)
-    listed = borrow(store.listed)
-    touched = borrow(store.touched)
-    state = borrow(store.state)
+    bits, listed, touched, state = borrow(bits), borrow(listed), borrow(touched), borrow(state)
     n = slots.shape[0]
     seen_column = bits.shape[1] - TAIL
     for i in range(n):
@@ -74,9 +78,9 @@ def touch(store, rules, slots, times, increments):
         if slot >= 0:
             if times[i] > bits[slot, seen_column]:
                 # The slot may have been freed since the caller got it.
-                if rules.ttl_s > 0 and rules.classes == 0 and store.in_use[slot] != 0:
-                    advance(store.alive, store.ages, np.int64(times[i]), rules)
-                    renew(store.alive, store.ages, bits[slot, seen_column], times[i], rules)
+                if rules.ttl_s > 0 and rules.classes == 0 and in_use[slot] != 0:
+                    advance(alive, ages, np.int64(times[i]), rules)
+                    renew(alive, ages, bits[slot, seen_column], times[i], rules)
                 bits[slot, seen_column] = times[i]
             count = np.int64(bits[slot, seen_column + 1]) + np.int64(increments[i])
             bits[slot, seen_column + 1] = np.uint32(min(count, _COUNT_MAX))

@@ -217,13 +217,10 @@ def unmeet(store, rules, sightings):
 
 
 @njit(cache=True, nogil=True)
-def find(store, rules, keys, times, slots):
+def find(buckets, slot_key, bits, ages, state, rules, keys, times, slots):
     """The slot of each key (n,), -1 if it has no row at its time: slots (n,) int64, out. Changes nothing."""
-    buckets = borrow(store.buckets)
-    slot_key = borrow(store.slot_key)
-    bits = borrow(store.bits)
-    state = borrow(store.state)
-    ages = borrow(store.ages)
+    buckets, slot_key, bits = borrow(buckets), borrow(slot_key), borrow(bits)
+    state, ages = borrow(state), borrow(ages)
     keys, slots = borrow(keys), borrow(slots)
     n = keys.shape[0]
     guess(buckets, state, keys, slots)

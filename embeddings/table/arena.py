@@ -91,7 +91,11 @@ class Arena:
         """Raise last seen to `times` if later, and add `increments` to the count; both (n,) or one value."""
         slots = self._slots(slots)
         grow = as_uint32(self.spec.name, increments, len(slots), "increments")
-        columns.touch(self._store, self._rules, slots, self._times(times, len(slots)), grow)
+        store, now = self._store, self._times(times, len(slots))
+        columns.touch(
+            store.bits, store.listed, store.touched, store.state, store.in_use, store.alive, store.ages,
+            self._rules, slots, now, grow,
+        )  # fmt: skip
 
     def mark(self, slots: Slots) -> None:
         """Report a write to `rows` at slots, so that they are part of the next delta."""
@@ -107,7 +111,11 @@ class Arena:
     def _scatter(self, slots: Slots, first: int, width: int, values: npt.ArrayLike) -> None:
         slots = self._slots(slots)
         array = self._values(values, len(slots), width, "values")
-        columns.scatter(self._store, slots, first, array.view(np.uint32))
+        store = self._store
+        columns.scatter(
+            store.bits, store.versions, store.listed, store.touched, store.state,
+            slots, first, array.view(np.uint32),
+        )  # fmt: skip
 
     def _slots(self, slots: Slots) -> Slots:
         return as_slots(self.spec.name, slots, int(self._store.state[State.HIGH]))

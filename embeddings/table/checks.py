@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embeddings.errors import TableInputError
+from embeddings.kernels.columns import within
 from embeddings.types import Floats, Keys, Slots
 
 KERNEL: Final = ("C", "W")
@@ -55,7 +56,7 @@ def as_slots(table: str, slots: Slots, high: int) -> Slots:
     array = _kernel_array(slots, _INT64)
     if array.ndim != 1:
         raise TableInputError(f"table {table!r}: slots must be (n,), not {array.shape}")
-    if array.size and (np.maximum.reduce(array) >= high or np.minimum.reduce(array) < -1):
+    if not within(array, high):
         raise TableInputError(f"table {table!r}: slots must come from this table")
     return array
 

@@ -371,8 +371,8 @@ class Table(Arena):
         return block
 
     def _find(self, rules: Rules, keys: Keys, times: npt.NDArray[np.uint32]) -> Slots:
-        slots = np.empty(len(keys), dtype=np.int64)
-        lookup.find(self._store, rules, keys, times, slots)
+        held, slots = self._store, np.empty(len(keys), dtype=np.int64)
+        lookup.find(held.buckets, held.slot_key, held.bits, held.ages, held.state, rules, keys, times, slots)
         return slots
 
     def _note_removed(self, removed: Keys, count: int) -> int:

@@ -40,7 +40,7 @@ def readers_of(tables: Sequence[Table]) -> Readers:
             (Reader.AGES, Reader.AGES_LENGTH, store.ages),
             (Reader.STATE, Reader.STATE_LENGTH, store.state),
         ):
-            reader[address_at], reader[length_at] = array.ctypes.data, len(array)
+            reader[address_at], reader[length_at] = array.__array_interface__["data"][0], len(array)
         reader[Reader.ROW_WIDTH] = store.rows.shape[1]
         reader[Reader.KEY_COLUMN] = spec.width
         reader[Reader.DIM : Reader.TTL] = spec.dim, spec.extra_column, spec.extra, spec.seen_column + 1

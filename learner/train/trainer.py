@@ -15,7 +15,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ground.distinct import distinct
 from ground.kernels import bayes
 from ground.kernels.logistic import logits, sigmoids
 from ground.rows import Rows, rows_where
@@ -66,7 +65,7 @@ class Learnt(NamedTuple):
     @property
     def numbers(self) -> npt.NDArray[np.int64]:
         """The numbers of the targets that its requests are of."""
-        return distinct(self.target).astype(np.int64)
+        return np.unique(self.target).astype(np.int64)
 
     @property
     def measured(self) -> npt.NDArray[np.bool_]:

@@ -53,7 +53,9 @@ class Unsaid:
         self._named = {name: np.concatenate(keys) for name, keys in named.items()}
         # a key that is named and has a row as well was made again
         self._followed = {
-            name: np.setdiff1d(keys, np.concatenate(rows[name])) for name, keys in self._named.items() if len(keys)
+            name: np.setdiff1d(keys, np.concatenate(rows[name]))
+            for name, keys in self._named.items()
+            if len(keys)
         }
 
     def save(self, name: str, keeper: TableKeeper, commit: Commit, leads: bool) -> Changes:
