@@ -45,6 +45,11 @@ def take(store: EntityStore, changes: list[Sent]) -> None:
     store.load((name, int.from_bytes(key, "big"), kept) for name, key, kept in changes)
 
 
+def holds(store: EntityStore, changes: list[Sent]) -> bool:
+    """Whether a store holds what the changes of an update say."""
+    return all(store.kept(name, int.from_bytes(key, "big")) == kept for name, key, kept in changes)
+
+
 def size_of(change: Sent) -> int:
     """The bytes of a change in an encoded update, at most."""
     name, _, kept = change

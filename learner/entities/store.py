@@ -160,10 +160,14 @@ class EntityStore:
 
     def changes(self) -> list[Change]:
         """What has changed since the last call, by feature and key."""
-        found = [(name, key, self._kept[name].get(key, b"")) for name, key in sorted(self._changed)]
+        found = [(name, key, self.kept(name, key)) for name, key in sorted(self._changed)]
         self._changed.clear()
         self._seen.clear()
         return found
+
+    def kept(self, name: str, key: int) -> bytes:
+        """What is kept of an entity; nothing: it is not known."""
+        return self._kept[name].get(key, b"")
 
     def entries(self) -> list[Change]:
         """Everything, by feature and key."""

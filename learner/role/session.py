@@ -10,6 +10,7 @@ from functools import partial
 
 from ground.clock import SYSTEM_CLOCK, Clock
 from ground.threads import HelperThread
+from learner.entities.saved import Sent, holds
 from learner.errors import UpdateDamagedError, UpdateGapError
 from learner.role.anew import is_marked, unmark
 from learner.role.learner import Learner
@@ -121,6 +122,7 @@ class Session:
         self.offset = self.learner.position.offset
         self._completed = 0  # snapshots in the log before the last one in the folder
         self._current: Update | None = None  # being learned now
+        self._said: list[Sent] = []  # of entities, by this update
         self._marked = is_marked(group.folder, group.disk)
         self._anew = self._marked and self.learner.meta.seq == 0  # whatever the log holds
         self.lost = False  # the log alone is not enough to rebuild the group's state
@@ -237,7 +239,7 @@ class Session:
         self.learner.meta.held = update.held
         self.learner.unsaid.follow(parts)
         self.learner.position = self._chain.position(self.offset)
-        self._current = update
+        self._current, self._said = update, [said for part in parts for said in part.entities]
         self._learn_current()
 
     def _learn_current(self) -> None:
@@ -258,12 +260,15 @@ class Session:
             self._current = None
 
     def _check_learned(self) -> None:
-        """Raises AsideError where the log lacks, in the middle, examples that the update was made of."""
+        """Raises AsideError where the log lacks, in the middle, records that the update was made of."""
         update, rows = self._current, self.learner.meta.examples
         assert update is not None
         if rows != update.examples:
             self._group.incomplete = True
             raise AsideError(f"update {update.seq} came after {update.examples:,} rows, not {rows:,} as here")
+        if not holds(self.learner.model.entities, self._said):
+            self._group.incomplete = True
+            raise AsideError(f"update {update.seq} says other things of entities than are known here")
 
     def _jump(self, update: Update) -> None:
         """Handle a gap before this update: the log no longer holds the updates in it."""

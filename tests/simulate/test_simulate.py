@@ -16,7 +16,7 @@ from freshet.warmup import warm_up
 
 SEEDS = (
     *range(12), 131, 140, 183, 341, 366, 498, 736, 837, 882, 947, 1028, 1047, 2647, 3605, 4996, 5543, 5972,
-    20917,
+    20304, 20656, 20917, 22041,
 )  # fmt: skip
 """In 131 and 183 a learner begins anew behind examples that were compacted, or dropped and sent again. In 140
 a snapshot holds an update that its name does not tell of, and that was never accepted. In 341 the oldest
@@ -27,7 +27,9 @@ In 882 the only snapshot is a deposed leader's. In 1028 a server has the snapsho
 could read, and that a later leader made again. In 947 and 2647 a joiner takes over behind a jump of the clock
 while a late action waits. In 1047 trouble ends while a joiner meets records that are gone. In 4996 a deposed
 leader copies what is there already. In 5543 an append of copies without numbers is late by two windows. In
-20917 a server begins with a snapshot while rows that were evicted are still to be swept."""
+20304 a joiner hangs in a call and commits older offsets late, in 20656 a deposed leader copies its state. In
+20917 a server begins with a snapshot while rows that were evicted are still to be swept. In 22041 an entity
+event is compacted away."""
 
 COMMAND = [sys.executable, str(ROOT / "tests" / "simulate" / "simulate.py")]
 

@@ -29,6 +29,7 @@ from stream.log.base import DEAD_LETTERS, EXAMPLES, ROLES, SNAPSHOTS, UPDATES, L
 from stream.log.settings import LogSettings
 from stream.log.sqlite.log import SqliteLog
 from stream.log.testing import Faults, FaultyLog, MemoryLog
+from stream.records.entities.record import EntityEvent
 from stream.records.forgetting import forget_records
 from stream.records.types import Example, Forget, encode
 from stream.run.contract import RunnerSettings
@@ -629,6 +630,28 @@ def test_update_is_not_learnt_along_where_the_log_lacks_an_example_in_the_middle
     assert two.session.learner.meta.seq == 0, "none of it was committed"
     two.turn(3)
     assert two.session.lost and not two.session.leading, "it waits for a snapshot"
+    two.close()
+    one.close()
+
+
+def test_update_is_not_learnt_along_where_the_log_lacks_what_was_said_of_an_entity(tmp_path: Path) -> None:
+    """An entity event is no row, so the number of rows says nothing of it."""
+    log = MemoryLog()
+    log.create_topic(EXAMPLES, 1)
+    for topic in (UPDATES, SNAPSHOTS, DEAD_LETTERS, ROLES):
+        log.create_topic(topic, 1)
+    features = {"item": FeatureSpec(dim=2), "brand": FeatureSpec(dim=2, of="item")}
+    one, two = (One(log, tmp_path, name, features=features) for name in "ab")
+    one.lead()
+    said = [EntityEvent("item", number, 1e9, {"brand": "b"}) for number in range(3)]
+    log.append(EXAMPLES, [Outgoing(b"", encode(event)) for event in said])
+    one.learn()
+    assert one.session.snapping is not None
+    one.session.snapping.join()
+    shutil.rmtree(tmp_path / "snapshots")
+    log.drop(EXAMPLES, 0, [1])
+    with pytest.raises(AsideError, match="says other things of entities than are known here"):
+        two.turn(3)
     two.close()
     one.close()
 
