@@ -88,7 +88,7 @@ class Machine:
         self.defect: Place | None = None  # where one is to come up
         self.failed_s: float | None = None  # when a thread met one, in the present life
         self.failed_in_main = False  # it was the main thread
-        self.unanswered_until_s = 0.0  # when its main thread has asked the log again, in the present life
+        self.unanswered_until_s = 0.0  # when its main thread will have asked the log again
         self.keep: Callable[[str, int, int], None] = lambda topic, partition, before: None
         self.disk = disk.connect(self._trouble)
         process.on_death = self.disk.crash
@@ -156,14 +156,13 @@ class Machine:
             raise LogAwayError("the log does not answer")
         world = self.process.world
         left_s = self.away_until_s - world.now_s
-        main = getcurrent() is self.process.threads[0]
-        if main:
+        if getcurrent() is self.process.threads[0]:
             self.unanswered_until_s = 0.0
         if left_s > 0.0:
             longest_s = min(max(AWAY_S_MAX, AWAY_SHARE * left_s), AWAY_S_LONGEST)
             wait_s = world.random.random() * longest_s
-            if main:
-                self.unanswered_until_s = world.now_s + min(wait_s, left_s) + ASKS_AGAIN_S
+            # whichever thread asks: its process does nothing else until the call ends
+            self.unanswered_until_s = world.now_s + min(wait_s, left_s) + ASKS_AGAIN_S
             NetworkClock(self.process).sleep(min(wait_s, left_s))
             if wait_s < left_s:
                 raise LogAwayError("the log does not answer")
