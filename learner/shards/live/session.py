@@ -45,8 +45,6 @@ _log = logging.getLogger("freshet.shards")
 EXCHANGE_S_MAX = 300.0
 """For one exchange, and for all to come: longer than rows take to be loaded. Who is gone, the beats say."""
 
-_NEVER = 1 << 62
-
 
 class ShardPlace(NamedTuple):
     """Which shard this is, and where all meet."""
@@ -210,9 +208,9 @@ class ShardSession:
         turn = self._learning.settings.shards.turn
         settings = msgspec.structs.replace(
             settings,
-            commit_every_s=float(_NEVER),
-            commit_records_max=_NEVER,
-            commit_bytes_max=_NEVER,
+            commit_every_s=1e9,
+            commit_records_max=1 << 30,
+            commit_bytes_max=1 << 40,
             read_max=max(min(settings.read_max, turn // (shards * len(mine))), 1),
         )
         subscription = Subscription(EXAMPLES, "learn", list(mine))

@@ -899,3 +899,54 @@ def test_learner_is_refused_at_start_where_a_topic_cannot_take_its_updates(tmp_p
         log.create_topic(topic, 1)
     with pytest.raises(LogError, match=r"topic 'updates' takes .*60,000.*set record_bytes_max = "):
         One(log, tmp_path, "a")
+
+
+@pytest.mark.slow
+def test_server_whose_next_updates_were_dropped_takes_none_of_a_deposed_leader(
+    log: Log, tmp_path: Path
+) -> None:
+    """Its number would fit, and the record that began the next term was dropped too."""
+    eager = msgspec.structs.replace(SETTINGS, snapshot_bytes_min=1, snapshot_ratio=1e-6)
+    a, b = (One(log, tmp_path, name, settings=eager) for name in "ab")
+    a.lead()
+    append(log, 0, 100)
+    a.learn()
+    b.learn()
+    live = follow(log)
+    append(log, 100, 50)
+    a.commit_unsent()
+    gone(a, b)
+    b.lead()
+    b.learn()
+    kept = _end(log, UPDATES)
+    a.session.runner.step()
+    assert _end(log, UPDATES) > kept, "it has sent what it had committed, before it knew"
+    log.trim(UPDATES, 0, kept)
+    append(log, 150, 50)
+    b.learn()
+    while live.poll(log):
+        pass
+    assert_follows(live, b.session.learner)
+    a.close()
+    b.close()
+
+
+def test_copy_that_could_not_be_made_is_made_again_and_still_alone(log: Log, tmp_path: Path) -> None:
+    """Else a disk that is full after a purge would keep snapshots with forgotten ids."""
+    a = One(log, tmp_path, "a")
+    a.lead()
+    append(log, 0, 50)
+    a.learn()
+    a.snap()
+    asked: list[bool] = []
+
+    def make(state: RoleState, term: int, seq: int, *, alone: bool) -> bool:
+        asked.append(alone)
+        return len(asked) > 1
+
+    a.group.snapshots.make = make  # type: ignore[method-assign]
+    a.state.purges += 1
+    for _ in range(3):
+        a.snap()
+    assert asked == [True, True, False]
+    a.close()
