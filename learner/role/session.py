@@ -33,6 +33,7 @@ _log = logging.getLogger("freshet.learner")
 
 LOOK_WAIT_S = 0.1
 NOTE_EVERY_S, SAY_EVERY_S = 5.0, 30.0
+SNAP_AGAIN_S = 5.0  # after a copy into the shared folder that failed
 
 
 class AsideError(Exception):
@@ -120,7 +121,6 @@ class Session:
         self._orders = Obedience(self._log, group.model, self.learner, self.runner, group.snapshots)
         self._chain = Chain(self.learner.position)
         self.offset = self.learner.position.offset
-        self._completed = 0  # snapshots in the log before the last one in the folder
         self._current: Update | None = None  # being learned now
         self._said: list[Sent] = []  # of entities, by this update
         self._marked = is_marked(group.folder, group.disk)
@@ -128,10 +128,10 @@ class Session:
         self.lost = False  # the log alone is not enough to rebuild the group's state
         self.term = -1  # that it has claimed; -1: none
         self.leading = False
-        self._noted_s = self._snapped_s = self._said_s = float("-inf")
-        self.snapping: HelperThread | None = None
-        # purges of the state before the last snapshot; whether one came before this life is not known
-        self._purges = -1
+        self._noted_s = self._said_s = self._snapped_s = self._snap_again_s = float("-inf")
+        self.snapping: HelperThread | None = None  # it alone sets what follows, and `_snapped_s`
+        self._completed = 0  # snapshots in the log before the last one in the folder
+        self._purges = -1  # of the state before that one; whether one came before this life is not known
 
     def turn(self) -> None:
         """One step of leading or standing by."""
@@ -333,8 +333,8 @@ class Session:
         # A snapshot from before a purge holds the rows that were purged.
         purged = self._state.purges > self._purges
         due = now - self._snapped_s >= self._member.settings.snapshot_every_s
-        if meta.seq and (completed > self._completed or purged or due) and self.snap():
-            self._snapped_s, self._completed = now, completed
+        if meta.seq and (completed > self._completed or purged or due) and now >= self._snap_again_s:
+            self.snap()
 
     def _note_position(self) -> None:
         """Record up to which offset of `updates` all records count, unless another learner has claimed."""
@@ -348,25 +348,30 @@ class Session:
             meta = self.learner.meta
             self.learner.position = UpdatePosition(offset + 1, self.term, meta.epoch, meta.seq, self.term)
 
-    def snap(self) -> bool:
-        """Copy the state into the shared folder, in a thread.
-
-        Returns:
-            Whether it began: not while an earlier copy is made, nor if another learner leads.
-        """
+    def snap(self) -> None:
+        """Copy the state into the shared folder, in a thread, unless it is at an earlier copy."""
         if self.snapping is not None:
             self.snapping.check()
             if self.snapping.alive:
-                return False
+                return
         self._member.look()  # one that was paused meanwhile would add what was forgotten since
         if not self._member.leads(self.term):
-            return False
-        purges = self._state.purges
-        purged, self._purges = purges > self._purges, purges
+            return
+        now, completed, purges = self._clock.now_s(), self.learner.publisher.completed, self._state.purges
         # snapshots from before a purge may hold forgotten ids
-        work = partial(
-            self._group.snapshots.make, self._state, self.term, self.learner.meta.seq, alone=purged
+        make = partial(
+            self._group.snapshots.make,
+            self._state,
+            self.term,
+            self.learner.meta.seq,
+            alone=purges > self._purges,
         )
-        self.snapping = HelperThread("snapshot", lambda _: work(), daemon=False, clock=self._clock)
+
+        def work(_: threading.Event) -> None:
+            if make():
+                self._snapped_s, self._completed, self._purges = now, completed, purges
+            else:  # what was to be copied, or to be forgotten, is still due
+                self._snap_again_s = now + SNAP_AGAIN_S
+
+        self.snapping = HelperThread("snapshot", work, daemon=False, clock=self._clock)
         self.snapping.start()
-        return True

@@ -150,8 +150,8 @@ class SharedSnapshots:
             self._left_alone.add(self.begun_from)
         self.begun_from = ""
 
-    def make(self, state: RoleState, term: int, seq: int, *, alone: bool) -> None:
-        """Copy a state as of update `seq` of a term. A failure is logged and not raised.
+    def make(self, state: RoleState, term: int, seq: int, *, alone: bool) -> bool:
+        """Copy a state as of update `seq` of a term; returns whether it could, and logs why not.
 
         Args:
             alone: remove all older snapshots, and what others have begun to copy: they may hold forgotten
@@ -189,6 +189,8 @@ class SharedSnapshots:
         except (OSError, StateError) as error:
             disk.remove(self._making)
             _log.warning("no snapshot could be made in %s: %s", self.folder, error)
+            return False
+        return True
 
     def _remove_marks(self) -> None:
         """Remove what tells of snapshots that are gone."""

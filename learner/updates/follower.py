@@ -104,7 +104,12 @@ class Follower:
         if self.behind:
             self._load_snapshot(log)
         applied: list[Update] = []
-        for record in log.read(UPDATES, 0, self._offset, 1000, READ_BYTES_MAX, wait_s):
+        records = log.read(UPDATES, 0, self._offset, 1000, READ_BYTES_MAX, wait_s)
+        if records and records[0].offset > self._offset:
+            start = log.ends(UPDATES)[0][0]
+            if start > self._offset and self._skip_dropped(start, log):
+                return self.poll(log)
+        for record in records:
             self._offset = record.offset + 1
             self.read_ms = record.ingest_ms
             try:
@@ -132,6 +137,15 @@ class Follower:
                 self.applied += 1
                 applied.append(parts[-1])
         return applied
+
+    def _skip_dropped(self, start: int, log: Log) -> bool:
+        """Go on at the first update that the log still has; returns whether a newer snapshot was loaded.
+
+        The record that began a term may be among those that it has dropped, and an update of the leader
+        before that one would count. Whoever dropped it has made a snapshot.
+        """
+        self._offset = start
+        return self._load_snapshot(log)
 
     def _begins_whole(self, update: Update) -> bool:
         """Whether a term of another epoch begins here: one that begins with history, with vectors or with a
@@ -241,5 +255,7 @@ class Follower:
             return False
         self._chain.jump(last.epoch, last.seq, last.term)
         self._waiting = self._doubtful = False
-        self._offset = max(first_update_after(log, last), log.ends(UPDATES)[0][0])
+        self._offset, start = first_update_after(log, last), log.ends(UPDATES)[0][0]
+        if start > self._offset:
+            self._skip_dropped(start, log)
         return True
