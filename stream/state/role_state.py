@@ -11,8 +11,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import TypeVar
 from weakref import WeakSet
 
@@ -310,10 +310,10 @@ class RoleState:
     def __enter__(self) -> RoleState:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        # an error that is on its way says more than one that closing meets
+        with suppress(StateError) if error else nullcontext():
+            self.close()
 
     def _database(self) -> Database:
         if self._db is None:

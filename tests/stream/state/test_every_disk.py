@@ -306,3 +306,21 @@ def test_writes_that_a_disk_has_lost_leave_nothing_behind(tmp_path: Path) -> Non
     assert set(disk.pieces(tmp_path)) == {b"key", b"first"}
     assert disk.lose_writes(tmp_path, 1) == 1
     assert not disk.pieces(tmp_path)
+
+
+def test_an_error_of_closing_does_not_hide_the_one_that_ended_the_role(tmp_path: Path) -> None:
+    full = False
+
+    def trouble(what: str, folder: Path) -> None:
+        if full and what == "write":
+            raise OSError(28, "No space left on device")
+
+    for kind in (RuntimeError, StateFullError):
+        full = False
+        with pytest.raises(kind), RoleState(tmp_path, "joiner", {}, disk=MemoryDisk(trouble)) as state:
+            commit = state.begin()
+            commit.purge = True
+            state.commit(commit)
+            full = True
+            if kind is RuntimeError:
+                raise RuntimeError("what went wrong")
