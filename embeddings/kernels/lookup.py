@@ -285,10 +285,11 @@ def put(store, rules, keys, rows, slots):
 
 
 @njit(cache=True, nogil=True)
-def delete(store, rules, keys, removed, counted):
+def delete(store, rules, keys, removed, counted, now):
     """Remove keys; `removed` (n,) uint64, out: the keys that were there. Returns how many.
 
-    `counted`: also remove existing rows from eviction's counts.
+    `counted`: also remove rows that exist at `now`, or at the table's clock if that is later, from eviction's
+    counts. A sweep changes none: so it does not matter whether one has met a row before.
     """
     buckets = borrow(store.buckets)
     slot_key = borrow(store.slot_key)
@@ -300,6 +301,7 @@ def delete(store, rules, keys, removed, counted):
     held = borrow(store.held)
     keys = borrow(keys)
     slots = removed.view(np.int64)  # a slot is read before its place is written
+    now = max(now, ages[Ages.NEWEST])
     count = 0
     for first in range(0, keys.shape[0], PUT_AT_ONCE):
         last = min(first + PUT_AT_ONCE, keys.shape[0])
@@ -312,7 +314,7 @@ def delete(store, rules, keys, removed, counted):
                 slot = locate(buckets, slot_key, state, keys[i])
             if slot < 0:
                 continue
-            if counted and rules.classes > 0 and exists(bits, ages, slot, ages[Ages.NEWEST], rules):
+            if counted and rules.classes > 0 and exists(bits, ages, slot, now, rules):
                 leave(bits, held, ages, slot, rules)
             if rules.ttl_s > 0 and rules.classes == 0:
                 count_out(store.alive, ages, bits[slot, bits.shape[1] - TAIL], rules)

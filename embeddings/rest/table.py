@@ -193,10 +193,10 @@ class RestingTable(Table):
         self.bring(keys)
         return super().read(keys, now)
 
-    def delete(self, keys: npt.ArrayLike, *, counted: bool = True) -> int:
+    def delete(self, keys: npt.ArrayLike, *, counted: bool = True, now: int = 0) -> int:
         """Delete keys; see `Table.delete`."""
         self.bring(keys)
-        return super().delete(keys, counted=counted)
+        return super().delete(keys, counted=counted, now=now)
 
     def _load(self, key_array: Keys, array: Floats) -> None:
         self.bring(key_array)

@@ -190,31 +190,29 @@ class Table(Arena):
 
     # Deletion and expiry.
 
-    def delete(self, keys: npt.ArrayLike, *, counted: bool = True) -> int:
+    def delete(self, keys: npt.ArrayLike, *, counted: bool = True, now: int = 0) -> int:
         """Delete keys; returns how many were there.
 
         Args:
             keys: (n,) uint64.
             counted: also remove them from eviction's counts. False if the counts are copied from another
                 table that has already done so.
+            now: Unix seconds, if later than the last sighting: what has expired then has left the counts.
         """
         key_array = self._keys(keys)
         removed = np.empty(len(key_array), dtype=np.uint64)
-        count = lookup.delete(self._store, self._rules, key_array, removed, counted)
+        count = lookup.delete(self._store, self._rules, key_array, removed, counted, np.int64(now))
         return self._note_removed(removed, count)
 
-    def forget(self, keys: npt.ArrayLike) -> int:
-        """Delete ids completely: their rows and their admission counters.
+    def forget(self, keys: npt.ArrayLike, now: int = 0) -> int:
+        """Delete ids completely: their rows and their admission counters; returns how many had a row.
 
         The next delta lists all of them as deleted, with or without a row, so copies that apply it and later
         snapshots do not contain them. An earlier base of a snapshot contains them until the next base
-        replaces it.
-
-        Returns:
-            How many had a row.
+        replaces it. `now`: as of `delete`.
         """
         key_array = self._keys(keys)
-        count = self.delete(key_array)
+        count = self.delete(key_array, now=now)
         self.filter.forget(key_array)
         self._note_removed(key_array, len(key_array))
         return count

@@ -111,8 +111,8 @@ def forget(model: Model, entity: Mapping[str, Sequence[int | str]], now: int | N
     dense weights and the priors keep what they have learned from all examples together.
 
     Args:
-        now: event time, Unix seconds: pairs are found by the ids that exist then. None: by all that no sweep
-            has met yet, which depends on when the tables were swept.
+        now: event time, Unix seconds: pairs are found by the ids that exist then, and counts have what does.
+            None: by all that no sweep has met yet, which depends on when the tables were swept.
     """
     keys = keys_by_column(model, entity)
     tables = model.tables
@@ -122,12 +122,12 @@ def forget(model: Model, entity: Mapping[str, Sequence[int | str]], now: int | N
         found: list[Keys] = [np.zeros(0, dtype=np.uint64)]
         for _, candidates in pair_keys(model, keys, lambda column: _ids_of(tables[column], now)):
             found.append(candidates[pairs.has(candidates)])
-        pairs.forget(distinct(np.concatenate(found)))
+        pairs.forget(distinct(np.concatenate(found)), now or 0)
         touched.append(len(tables) - 1)
     if model.filler is not None:
-        touched += model.filler.forget(keys, lambda column: _ids_of(tables[column], now))
+        touched += model.filler.forget(keys, lambda column: _ids_of(tables[column], now), now or 0)
     for column, mine in keys.items():
-        tables[column].forget(mine)
+        tables[column].forget(mine, now or 0)
         touched.append(column)
     return sorted(set(touched))
 

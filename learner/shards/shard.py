@@ -187,7 +187,9 @@ class Shard:
         """Forget those of the keys (n,) that this shard owns: ids of a feature, or possible pairs."""
         mine = distinct(keys[self.owners.of(keys) == self.rank])
         table = self.tables[t].table
-        table.forget(mine if t < len(self.model.encoder.names) else mine[table.has(mine)])
+        table.forget(
+            mine if t < len(self.model.encoder.names) else mine[table.has(mine)], int(self.trainer.clock)
+        )
 
     def _forget(self, request: Forget) -> Generator[list[Bytes], list[Bytes], None]:
         """Drop this shard's rows of an entity, and of its pairs with the ids of all shards."""
@@ -219,7 +221,7 @@ class Shard:
         tables, model = [owned.table for owned in self.tables], self.model
         owned = filler_of(model.encoder, model.targets, tables, model.tick_s)
         if owned is not None:
-            owned.forget(keys, lambda column: [known[column]])
+            owned.forget(keys, lambda column: [known[column]], int(self.trainer.clock))
 
     def digests(self) -> list[tuple[int, bytes]]:
         """Of each table, a sum over the rows that this shard owns, and the state of its filter."""

@@ -107,8 +107,10 @@ class Follower:
         records = log.read(UPDATES, 0, self._offset, 1000, READ_BYTES_MAX, wait_s)
         if records and records[0].offset > self._offset:
             start = log.ends(UPDATES)[0][0]
-            if start > self._offset and self._skip_dropped(start, log):
-                return self.poll(log)
+            if start > self._offset:
+                self._wait(f"the log has dropped updates before offset {start}, which were not read")
+                if self._skip_dropped(start, log):
+                    return self.poll(log)
         for record in records:
             self._offset = record.offset + 1
             self.read_ms = record.ingest_ms

@@ -198,7 +198,9 @@ MUTATIONS = {
     "a learner's files keep what was forgotten": Mutation(
         "learner.role.learner", "            commit.purge = True\n", "            pass\n"
     ),
-    "snapshots from before a purge stay": Mutation("learner.role.session", "alone=purged", "alone=False"),
+    "snapshots from before a purge stay": Mutation(
+        "learner.role.session", "alone=purges > self._purges", "alone=False"
+    ),
     "refused ids are admitted after a restart": Mutation(
         "learner.role.taking.intake", "        self._refusals.save(commit)\n", ""
     ),

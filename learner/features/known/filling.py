@@ -152,12 +152,15 @@ class Filler:
             batch = parts[0] if len(parts) == 1 else join(parts)
         return batch
 
-    def forget(self, keys: Mapping[int, Keys], partners: Callable[[int], Iterable[Keys]]) -> list[int]:
+    def forget(
+        self, keys: Mapping[int, Keys], partners: Callable[[int], Iterable[Keys]], now: int
+    ) -> list[int]:
         """Take ids out of what is kept: what their keepers have, and the ids in the histories of others.
 
         Args:
             keys: the ids (k,), ascending, by column.
             partners: gives the known ids of a column, (n,) in some parts.
+            now: Unix seconds, see `Table.delete`.
 
         Returns:
             The numbers of the tables touched.
@@ -166,7 +169,7 @@ class Filler:
         for kept in self._kept:
             table = self._tables[kept.state]
             for own in self._owned(kept, keys, partners):
-                table.forget(own)
+                table.forget(own, now)
                 touched.append(kept.state)
             if kept.of in keys:
                 _, slots = table.items()

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embeddings import Table, TableInputError, TableSpec
+from embeddings.spec import Evict
 from embeddings.table import table as table_module
 
 SPECS = st.fixed_dictionaries(
@@ -152,3 +153,18 @@ def test_batch_beyond_the_spare_slots_is_refused(settings):
         pytest.raises(TableInputError, match="1001 sightings"),
     ):
         table.upsert(np.arange(1001), 0)
+
+
+@pytest.mark.parametrize("evict", ["least_recent", "least_frequent"])
+def test_counts_after_forgetting_do_not_depend_on_what_a_sweep_has_met(evict: Evict) -> None:
+    """A table that has seen nothing for a time: its own clock is behind that of who forgets."""
+    keys = np.arange(40, dtype=np.uint64)
+    states = []
+    for swept in (False, True):
+        table = Table(TableSpec(dim=2, rows_max=64, evict=evict, ttl_s=50))
+        table.upsert(keys, np.arange(100, 140, dtype=np.uint32))
+        if swept:
+            assert table.expire(170, 1_000) == 20
+        table.forget(keys[10:30], 170)
+        states.append((table.filter.words().tobytes(), table.digest(170)))
+    assert states[0] == states[1]

@@ -926,6 +926,8 @@ def test_server_whose_next_updates_were_dropped_takes_none_of_a_deposed_leader(
     b.learn()
     while live.poll(log):
         pass
+    assert live.gaps == 1
+    live.gaps = 0
     assert_follows(live, b.session.learner)
     a.close()
     b.close()
