@@ -189,6 +189,8 @@ class Session:
         self._learn_current()
         while self.offset < until and not self._stop.is_set():
             records = self._log.read(UPDATES, 0, self.offset, 100, READ_BYTES_MAX)
+            if records and records[0].offset > self.offset:
+                self._check_dropped()
             if not records:
                 self.offset = until  # the rest are offsets without records
             for record in records:
@@ -212,6 +214,15 @@ class Session:
             raise AsideError(f"update {meta.seq} came after another learner had begun to lead", right)
         if meta.seq and right < meta.seq and self._chain.term > meta.term:
             raise AsideError(f"update {meta.seq} was never published", right)
+
+    def _check_dropped(self) -> None:
+        """Raises AsideError if the record that began a later term may be among those that the log has dropped:
+        an update of the leader before, this learner perhaps, would count without it."""
+        leader = self._member.leader
+        led_since = leader is not None and leader.term > self._chain.term
+        if led_since and self.learner.meta.seq and self._log.ends(UPDATES)[0][0] > self.offset:
+            seq = self._chain.seq
+            raise AsideError(f"the log has dropped records behind update {seq}, and another term has begun")
 
     def _take(self, parts: Sequence[Update]) -> None:
         """Learn a complete update that counts, or check that this learner has made it."""

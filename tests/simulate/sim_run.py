@@ -152,8 +152,8 @@ class Run:
         healing_s = world.now_s
         assert world.run(lambda: self._watch() and self._quiet(), HEAL_S), f"not healed: {self._why()}"
         outcome.healed_s = world.now_s - healing_s
-        forgets = bool(self.forgets.asked)
-        if forgets and (self.schedule.joiners > 1 or self.schedule.rates.merge_fails):
+        rates = self.schedule.rates
+        if self.forgets.asked and (self.schedule.joiners > 1 or rates.merge_fails or rates.full):
             # by then what another joiner has is erased, and a purge that failed was tried again
             until_s = world.now_s + (ERASED_S if self.schedule.joiners > 1 else PURGED_S)
             world.run(lambda: self._watch() and world.now_s >= until_s, 2.0 * ERASED_S)

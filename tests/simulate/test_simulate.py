@@ -16,7 +16,7 @@ from freshet.warmup import warm_up
 
 SEEDS = (
     *range(12), 131, 140, 183, 341, 366, 498, 736, 837, 882, 947, 1028, 1047, 2647, 3605, 4996, 5543, 5972,
-    20304, 20656, 20917, 22041,
+    20304, 20656, 20917, 22041, 50741, 50998, 53495, 56041, 56732, 58989,
 )  # fmt: skip
 """In 131 and 183 a learner begins anew behind examples that were compacted, or dropped and sent again. In 140
 a snapshot holds an update that its name does not tell of, and that was never accepted. In 341 the oldest
@@ -29,7 +29,10 @@ while a late action waits. In 1047 trouble ends while a joiner meets records tha
 leader copies what is there already. In 5543 an append of copies without numbers is late by two windows. In
 20304 a joiner hangs in a call and commits older offsets late, in 20656 a deposed leader copies its state. In
 20917 a server begins with a snapshot while rows that were evicted are still to be swept. In 22041 an entity
-event is compacted away."""
+event is compacted away. In 50741 and 56041 the log has dropped the record that began a term before a server,
+or the deposed leader itself, has read it. In 50998 a copy meets a full disk after a purge, in 58989 a purge
+does. In 53495 a disk is full when a defect ends a role. In 56732 a row has expired by the learner's clock, not
+yet by its table's, when it is forgotten."""
 
 COMMAND = [sys.executable, str(ROOT / "tests" / "simulate" / "simulate.py")]
 

@@ -902,7 +902,7 @@ def test_learner_is_refused_at_start_where_a_topic_cannot_take_its_updates(tmp_p
 
 
 @pytest.mark.slow
-def test_server_whose_next_updates_were_dropped_takes_none_of_a_deposed_leader(
+def test_whoever_is_behind_updates_that_were_dropped_takes_none_of_a_deposed_leader(
     log: Log, tmp_path: Path
 ) -> None:
     """Its number would fit, and the record that began the next term was dropped too."""
@@ -929,6 +929,10 @@ def test_server_whose_next_updates_were_dropped_takes_none_of_a_deposed_leader(
     assert live.gaps == 1
     live.gaps = 0
     assert_follows(live, b.session.learner)
+    a.close()
+    a.open()
+    with pytest.raises(AsideError, match="another term has begun"):
+        a.turn()
     a.close()
     b.close()
 
