@@ -121,6 +121,8 @@ class Session:
         self._orders = Obedience(self._log, group.model, self.learner, self.runner, group.snapshots)
         self._chain = Chain(self.learner.position)
         self.offset = self.learner.position.offset
+        # whether an update has counted since the log had dropped some that were to be read; None: it has not
+        self._doubtful: bool | None = None
         self._current: Update | None = None  # being learned now
         self._said: list[Sent] = []  # of entities, by this update
         self._marked = is_marked(group.folder, group.disk)
@@ -189,8 +191,8 @@ class Session:
         self._learn_current()
         while self.offset < until and not self._stop.is_set():
             records = self._log.read(UPDATES, 0, self.offset, 100, READ_BYTES_MAX)
-            if records and records[0].offset > self.offset:
-                self._check_dropped()
+            if records and records[0].offset > self.offset and self._log.ends(UPDATES)[0][0] > self.offset:
+                self._doubtful = False
             if not records:
                 self.offset = until  # the rest are offsets without records
             for record in records:
@@ -200,12 +202,15 @@ class Session:
                 except UpdateDamagedError as damage:  # the next record shows whether an update is missing
                     _log.warning("record %d of topic updates: %s", record.offset, damage)
                     continue
+                self._check_fenced(update)
                 try:
                     parts = self._chain.take(update)
                 except UpdateGapError:
                     self._jump(update)
                     continue
                 if parts is not None:
+                    if self._doubtful is not None:
+                        self._doubtful = True
                     self._take(parts)
                 if self.offset >= until:
                     break
@@ -215,14 +220,11 @@ class Session:
         if meta.seq and right < meta.seq and self._chain.term > meta.term:
             raise AsideError(f"update {meta.seq} was never published", right)
 
-    def _check_dropped(self) -> None:
-        """Raises AsideError if the record that began a later term may be among those that the log has dropped:
-        an update of the leader before, this learner perhaps, would count without it."""
-        leader = self._member.leader
-        led_since = leader is not None and leader.term > self._chain.term
-        if led_since and self.learner.meta.seq and self._log.ends(UPDATES)[0][0] > self.offset:
-            seq = self._chain.seq
-            raise AsideError(f"the log has dropped records behind update {seq}, and another term has begun")
+    def _check_fenced(self, update: Update) -> None:
+        """Raises AsideError if the log has dropped the record that began this update's term, and an update of
+        the leader before, of this learner perhaps, has counted since: that record would have fenced it."""
+        if self._doubtful and update.parts and update.term > self._chain.term:
+            raise AsideError(f"the log has dropped the record that began term {update.term}")
 
     def _take(self, parts: Sequence[Update]) -> None:
         """Learn a complete update that counts, or check that this learner has made it."""

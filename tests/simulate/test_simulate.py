@@ -31,8 +31,8 @@ leader copies what is there already. In 5543 an append of copies without numbers
 20917 a server begins with a snapshot while rows that were evicted are still to be swept. In 22041 an entity
 event is compacted away. In 50741 and 56041 the log has dropped the record that began a term before a server,
 or the deposed leader itself, has read it. In 50998 a copy meets a full disk after a purge, in 58989 a purge
-does. In 53495 a disk is full when a defect ends a role. In 56732 a row has expired by the learner's clock, not
-yet by its table's, when it is forgotten."""
+does. In 53495 a disk is full when a defect ends a role. In 56732 a row has expired by the learner's clock,
+not yet by its table's, when it is forgotten."""
 
 COMMAND = [sys.executable, str(ROOT / "tests" / "simulate" / "simulate.py")]
 

@@ -931,7 +931,7 @@ def test_whoever_is_behind_updates_that_were_dropped_takes_none_of_a_deposed_lea
     assert_follows(live, b.session.learner)
     a.close()
     a.open()
-    with pytest.raises(AsideError, match="another term has begun"):
+    with pytest.raises(AsideError, match="dropped the record that began term"):
         a.turn()
     a.close()
     b.close()
