@@ -69,6 +69,7 @@ class Books:
         exact = joined.exact
         books = joined.close(exact) | self._answers() | self._numbers() | self._history(follower)
         fingerprint = Learner.fingerprint(config.features, config.learn, config.targets)
+        self.happened += joined.happened
         compared = 0
         for process in run.roles:
             if not process.name.startswith("learn"):
