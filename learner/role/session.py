@@ -223,7 +223,8 @@ class Session:
     def _check_fenced(self, update: Update) -> None:
         """Raises AsideError if the log has dropped the record that began this update's term, and an update of
         the leader before, of this learner perhaps, has counted since: that record would have fenced it."""
-        if self._doubtful and update.parts and update.term > self._chain.term:
+        if self._doubtful and self.learner.meta.seq and update.parts and update.term > self._chain.term:
+            self._group.incomplete = True  # from the first update on, it would be met again
             raise AsideError(f"the log has dropped the record that began term {update.term}")
 
     def _take(self, parts: Sequence[Update]) -> None:
