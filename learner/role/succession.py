@@ -55,8 +55,10 @@ class Succession(LearnerOfGroup):
                             state.finish_purging()  # it reads all files: damage shows before it leads
                         untried = False
                         patiently(turn, stop, self.clock)
-                    finally:
-                        session.end(finish=stop.is_set())
+                    except BaseException:
+                        session.end(finish=False)  # a commit that an error cut short is not to be made again
+                        raise
+                    session.end(finish=stop.is_set())
         except FencedError:
             _log.warning("another learner leads; this one discards its unaccepted changes and stands by")
         except AsideError as why:

@@ -17,6 +17,7 @@ from freshet.warmup import warm_up
 SEEDS = (
     *range(12), 131, 140, 183, 341, 366, 498, 736, 837, 882, 947, 1028, 1047, 2647, 3605, 4996, 5543, 5972,
     20304, 20656, 20917, 22041, 50741, 50998, 53495, 56041, 56732, 58989,
+    63016, 67800, 73464,
 )  # fmt: skip
 """In 131 and 183 a learner begins anew behind examples that were compacted, or dropped and sent again. In 140
 a snapshot holds an update that its name does not tell of, and that was never accepted. In 341 the oldest
@@ -32,7 +33,8 @@ leader copies what is there already. In 5543 an append of copies without numbers
 event is compacted away. In 50741 and 56041 the log has dropped the record that began a term before a server,
 or the deposed leader itself, has read it. In 50998 a copy meets a full disk after a purge, in 58989 a purge
 does. In 53495 a disk is full when a defect ends a role. In 56732 a row has expired by the learner's clock,
-not yet by its table's, when it is forgotten."""
+not yet by its table's, when it is forgotten. In 63016 a repeat is refused again by a joiner that has not read
+back to it. In 67800 and 73464 a defect cuts a commit short while the learner is to stop."""
 
 COMMAND = [sys.executable, str(ROOT / "tests" / "simulate" / "simulate.py")]
 
