@@ -6,7 +6,6 @@ How the learners of a group take turns in leading: `learner.role.succession`.
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from functools import partial
 
 from ground.clock import SYSTEM_CLOCK, Clock
 from ground.threads import HelperThread
@@ -371,18 +370,12 @@ class Session:
         self._member.look()  # one that was paused meanwhile would add what was forgotten since
         if not self._member.leads(self.term):
             return
-        now, completed, purges = self._clock.now_s(), self.learner.publisher.completed, self._state.purges
-        # snapshots from before a purge may hold forgotten ids
-        make = partial(
-            self._group.snapshots.make,
-            self._state,
-            self.term,
-            self.learner.meta.seq,
-            alone=purges > self._purges,
-        )
+        now, seq = self._clock.now_s(), self.learner.meta.seq
+        completed, purges = self.learner.publisher.completed, self._state.purges
+        alone = purges > self._purges  # snapshots from before a purge may hold forgotten ids
 
         def work(_: threading.Event) -> None:
-            if make():
+            if self._group.snapshots.make(self._state, self.term, seq, alone=alone):
                 self._snapped_s, self._completed, self._purges = now, completed, purges
             else:  # what was to be copied, or to be forgotten, is still due
                 self._snap_again_s = now + SNAP_AGAIN_S

@@ -199,7 +199,7 @@ MUTATIONS = {
         "learner.role.learner", "            commit.purge = True\n", "            pass\n"
     ),
     "snapshots from before a purge stay": Mutation(
-        "learner.role.session", "alone=purges > self._purges", "alone=False"
+        "learner.role.session", "alone = purges > self._purges", "alone = False"
     ),
     "refused ids are admitted after a restart": Mutation(
         "learner.role.taking.intake", "        self._refusals.save(commit)\n", ""

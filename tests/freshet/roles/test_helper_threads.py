@@ -84,11 +84,14 @@ def ended(run: Callable[[Config, threading.Event], None], config: Config) -> Non
     assert "in fail" in "".join(traceback.format_tb(caught.value.__traceback__))
 
 
-@pytest.mark.parametrize(
+in_each_helper = pytest.mark.parametrize(
     ("owner", "method"),
     [(LagMeter, "measure"), (Member, "pulse"), (MetricsPort, "_serve")],
     ids=["lag", "heartbeats", "metrics"],
 )
+
+
+@in_each_helper
 def test_defect_in_a_thread_ends_the_joiner(
     owner: type, method: str, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,11 +99,7 @@ def test_defect_in_a_thread_ends_the_joiner(
     ended(run_join, config)
 
 
-@pytest.mark.parametrize(
-    ("owner", "method"),
-    [(LagMeter, "measure"), (Member, "pulse"), (MetricsPort, "_serve")],
-    ids=["lag", "heartbeats", "metrics"],
-)
+@in_each_helper
 def test_defect_in_a_thread_ends_ingest(
     owner: type, method: str, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
